@@ -1,0 +1,1 @@
+"""Which unsupervised pretraining or augmentation helps kidney-tumour classification on CT."""

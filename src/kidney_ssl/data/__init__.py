@@ -1,0 +1,1 @@
+"""From CT volumes to normalised slices: everything that needs no network."""

@@ -1,0 +1,79 @@
+"""Cases in parallel: on this machine's processes, or on a Dask cluster."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+
+from joblib import Parallel, delayed, parallel_config
+from tqdm import tqdm
+
+from kidney_ssl.errors import InputError, refuse_cases
+
+Result = TypeVar("Result")
+
+ADVICE = "Mend the files, or name the cases in data.exclude"
+
+
+def each_case(
+    work: Callable[[str], Result],
+    cases: Sequence[str],
+    *,
+    workers: int,
+    scheduler: str | None = None,
+    description: str,
+) -> dict[str, Result]:
+    """Run `work(case)` for every case, with a progress bar, and list all bad cases together.
+
+    Args:
+        work: a picklable function of one case; it raises `InputError` for bad input.
+        cases: the cases; the result does not depend on their order or on `workers`.
+        workers: processes on this machine, each with one case in memory at a time.
+        scheduler: address of a Dask scheduler (needs `dask[distributed]`); its workers then do the cases and
+            must see the same files.
+        description: what the progress bar says.
+
+    Returns:
+        case -> result, sorted by case.
+
+    Raises:
+        InputError: one line with every case that failed.
+    """
+    results: dict[str, Result] = {}
+    problems: dict[str, str] = {}
+    with _backend(workers, scheduler):
+        # Unordered, so that no finished result waits in memory behind a slow case.
+        outcomes = Parallel(return_as="generator_unordered", batch_size=1)(
+            delayed(_guarded)(work, case) for case in cases
+        )
+        for case, result, problem in tqdm(outcomes, desc=description, total=len(cases), unit="case"):
+            if problem is None:
+                results[case] = result
+            else:
+                problems[case] = problem
+    refuse_cases(problems, ADVICE)
+    return dict(sorted(results.items()))
+
+
+def _guarded(work: Callable[[str], Result], case: str) -> tuple[str, Result | None, str | None]:
+    try:
+        return case, work(case), None
+    except InputError as error:
+        return case, None, str(error)
+
+
+@contextmanager
+def _backend(workers: int, scheduler: str | None) -> Iterator[None]:
+    if scheduler is None:
+        with parallel_config(backend="loky", n_jobs=workers):
+            yield
+        return
+    try:
+        from distributed import Client  # noqa: PLC0415 - optional, and only where a cluster is asked for
+    except ImportError as error:
+        raise InputError("compute.scheduler needs Dask: pip install 'dask[distributed]'") from error
+    try:
+        client = Client(scheduler, timeout=30)
+    except (OSError, ValueError) as error:
+        raise InputError(f"compute.scheduler: no Dask scheduler answers at {scheduler}") from error
+    with client, parallel_config(backend="dask", wait_for_workers_timeout=60):
+        yield

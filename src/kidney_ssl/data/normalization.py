@@ -1,0 +1,111 @@
+"""From HU to [0, 1]: a window from the tumour pixels of the training slices, or a fixed one."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from kidney_ssl.data.selection import SPLITS
+from kidney_ssl.data.slices import in_batches, load_array, load_rows, open_array
+from kidney_ssl.errors import InputError
+
+PERCENTILES = (0.5, 99.5)  # nnU-Net's, as the thesis has them
+
+
+def tumor_statistics(histogram: pd.DataFrame) -> dict[str, float | int]:
+    """Compute P0.5, P99.5, mean and standard deviation of the HU of tumour pixels.
+
+    Args:
+        histogram: rows (case, hu, count) of the native tumour pixels of the selected training slices.
+
+    Returns:
+        p0_5, p99_5, mean, std in HU (population standard deviation, linear percentiles) and n, the pixels.
+
+    Raises:
+        InputError: no tumour pixel, or all of one value, so that there is no window.
+    """
+    counts = histogram.groupby("hu")["count"].sum().sort_index()
+    values = np.repeat(counts.index.to_numpy(np.int16), counts.to_numpy(np.int64))
+    if values.size == 0:
+        raise InputError("the training slices hold no tumour pixel: set normalize.window by hand")
+    low, high = np.percentile(values, PERCENTILES)
+    if low >= high:
+        raise InputError(f"tumour pixels span no window (P0.5 = P99.5 = {low} HU): set normalize.window by hand")
+    return {
+        "p0_5": float(low),
+        "p99_5": float(high),
+        "mean": round(float(values.mean(dtype=np.float64)), 6),
+        "std": round(float(values.std(dtype=np.float64)), 6),
+        "n": int(values.size),
+    }
+
+
+def normalise(images: np.ndarray, window: tuple[float, float], mode: str) -> np.ndarray:
+    """Scale HU to [0, 1].
+
+    Clipping to [P0.5, P99.5], standardising and min-max scaling with the clip bounds as minimum and maximum
+    (Eq. 3-4 of the thesis) is the same as (clip(x) - low) / (high - low); the mean and deviation cancel.
+
+    Args:
+        images: (N, S, S) int16 HU.
+        window: low and high in HU.
+        mode: "window" scales by the window's bounds; "image" by each clipped image's own minimum and maximum (an
+            image of one value becomes 0).
+
+    Returns:
+        (N, S, S) float16 in [0, 1].
+    """
+    low, high = window
+    clipped = np.clip(images.astype(np.float32), low, high)
+    if mode == "window":
+        return ((clipped - np.float32(low)) / np.float32(high - low)).astype(np.float16)
+    least = clipped.min(axis=(1, 2), keepdims=True)
+    span = clipped.max(axis=(1, 2), keepdims=True) - least
+    return ((clipped - least) / np.where(span > 0, span, 1)).astype(np.float16)
+
+
+def describe_window(
+    histogram: pd.DataFrame, fixed: tuple[float, float] | None
+) -> tuple[tuple[float, float], dict[str, Any]]:
+    """Choose the window and describe it for metrics/normalization.json.
+
+    Args:
+        histogram: see `tumor_statistics`.
+        fixed: a window set by hand, or None for the percentiles of the training tumour pixels. With a fixed window
+            no label is looked at.
+
+    Returns:
+        The window in HU and its figures.
+    """
+    if fixed is not None:
+        return fixed, {"source": "fixed", "window": list(fixed)}
+    statistics = tumor_statistics(histogram)
+    window = (float(statistics["p0_5"]), float(statistics["p99_5"]))
+    return window, {"source": "training tumour pixels", "window": list(window), **statistics}
+
+
+def normalise_store(
+    slices: Path, normalized: Path, *, fixed: tuple[float, float] | None, mode: str
+) -> dict[str, Any]:
+    """Normalise every split, a batch of slices in memory at a time.
+
+    Args:
+        slices: folder of the int16 arrays.
+        normalized: folder for `<split>_images.npy`, (N, S, S) float16 in [0, 1].
+        fixed: see `describe_window`.
+        mode: see `normalise`.
+
+    Returns:
+        Figures of the window.
+    """
+    window, figures = describe_window(load_rows(slices / "tumor_hu.csv"), fixed)
+    normalized.mkdir(parents=True, exist_ok=True)
+    for split in SPLITS:
+        images = load_array(slices / f"{split}_images.npy")
+        scaled = open_array(normalized / f"{split}_images.npy", images.shape, np.float16)
+        for piece in in_batches(len(images)):
+            scaled[piece] = normalise(images[piece], window, mode)
+        if isinstance(scaled, np.memmap):
+            scaled.flush()
+    return figures | {"range": mode}

@@ -1,0 +1,156 @@
+"""The two kidney rectangles of the standardised frame."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kidney_ssl.data.selection import KIDNEY, TUMOR
+from kidney_ssl.data.slices import in_batches, load_array, load_rows
+
+# Fractions of the frame's side, half-open: [top, bottom, left, right]. "left" is image-left: the patient's right.
+Rectangle = tuple[float, float, float, float]
+
+
+def label_density(masks: Iterable[np.ndarray], size: int) -> np.ndarray:
+    """Count kidney, tumour and cyst pixels at each place of the frame.
+
+    Args:
+        masks: batches (N, S, S) uint8.
+        size: S.
+
+    Returns:
+        (S, S) int64.
+    """
+    density = np.zeros((size, size), np.int64)
+    for batch in masks:
+        density += np.count_nonzero(batch, axis=0)
+    return density
+
+
+def smallest_rectangle(density: np.ndarray, share: float) -> tuple[int, int, int, int]:
+    """Find the smallest rectangle that holds at least `share` of the density.
+
+    All pairs of rows are tried; for each, the narrowest run of columns from every first column is looked up in the
+    cumulated column sums. Of several smallest, the first from the top left is taken.
+
+    Args:
+        density: (H, W) counts, not all zero.
+        share: in (0, 1].
+
+    Returns:
+        top, bottom, left, right in pixels, half-open.
+    """
+    height, width = density.shape
+    wanted = int(np.ceil(share * density.sum() - 1e-9))
+    below = np.concatenate([np.zeros((1, width), np.int64), density.cumsum(axis=0)])
+    best, smallest = (0, height, 0, width), height * width + 1
+    for top in range(height):
+        for bottom in range(top + 1, height + 1):
+            columns = np.concatenate([[0], (below[bottom] - below[top]).cumsum()])
+            if columns[-1] < wanted:
+                continue
+            if bottom - top >= smallest:
+                break
+            right = np.searchsorted(columns, columns[:-1] + wanted)
+            widths = np.where(right <= width, right - np.arange(width), width + 1)
+            left = int(widths.argmin())
+            area = (bottom - top) * int(widths[left])
+            if widths[left] <= width and area < smallest:
+                best, smallest = (top, bottom, left, int(right[left])), area
+    return best
+
+
+def find_regions(density: np.ndarray, share: float) -> dict[str, Rectangle]:
+    """Find one rectangle a side: the smallest that holds `share` of the side's kidney, tumour and cyst pixels.
+
+    Args:
+        density: (S, S) of the training masks, see `label_density`.
+        share: in (0, 1].
+
+    Returns:
+        "left" and "right" as fractions of the side; the whole half where it holds no labelled pixel.
+    """
+    size = density.shape[1]
+    regions: dict[str, Rectangle] = {}
+    for name, start, stop in (("left", 0, size // 2), ("right", size // 2, size)):
+        half = density[:, start:stop]
+        top, bottom, left, right = smallest_rectangle(half, share) if half.any() else (0, size, 0, stop - start)
+        regions[name] = (top / size, bottom / size, (start + left) / size, (start + right) / size)
+    return regions
+
+
+def inside(regions: dict[str, Rectangle], size: int) -> np.ndarray:
+    """Mark the pixels of both rectangles: (S, S) bool."""
+    marked = np.zeros((size, size), dtype=bool)
+    for top, bottom, left, right in regions.values():
+        marked[round(top * size) : round(bottom * size), round(left * size) : round(right * size)] = True
+    return marked
+
+
+def coverage(masks: Iterable[np.ndarray], labels: np.ndarray, regions: dict[str, Rectangle]) -> dict[str, Any]:
+    """Measure what the regions hold in one part.
+
+    Args:
+        masks: batches (N, S, S) uint8, in the order of `labels`.
+        labels: (N,) 0 or 1, all batches together.
+        regions: see `find_regions`.
+
+    Returns:
+        Shares of kidney and of tumour pixels inside; of the positive slices, the share with no tumour pixel inside
+        (`positive_slices_outside`) and with at least one outside (`positive_slices_partly_outside`). A share of
+        nothing is None.
+    """
+    totals = {"kidney": [0, 0], "tumor": [0, 0]}
+    outside = partly = positives = done = 0
+    for batch in masks:
+        marked = inside(regions, batch.shape[1])
+        for name, value in (("kidney", KIDNEY), ("tumor", TUMOR)):
+            found = batch == value
+            totals[name][0] += int(np.count_nonzero(found & marked))
+            totals[name][1] += int(np.count_nonzero(found))
+        positive = batch[labels[done : done + len(batch)] == 1] == TUMOR
+        done += len(batch)
+        held = (positive & marked).any(axis=(1, 2))
+        beyond = (positive & ~marked).any(axis=(1, 2))
+        positives += len(positive)
+        outside += int(np.count_nonzero(~held))
+        partly += int(np.count_nonzero(beyond))
+
+    def share(part: int, whole: int) -> float | None:
+        return round(part / whole, 6) if whole else None
+
+    return {
+        "kidney": share(*totals["kidney"]),
+        "tumor": share(*totals["tumor"]),
+        "positive_slices_outside": share(outside, positives),
+        "positive_slices_partly_outside": share(partly, positives),
+    }
+
+
+def regions_of_store(
+    slices: Path, *, share: float, by_hand: dict[str, Rectangle] | None
+) -> tuple[dict[str, Rectangle], dict[str, Any]]:
+    """Find the regions on the training masks, and measure them in training and in validation.
+
+    Args:
+        slices: folder of the masks.
+        share: see `find_regions`.
+        by_hand: rectangles given by the study; then no mask is searched.
+
+    Returns:
+        The regions for regions.json, and `coverage` of each part with the source of the regions.
+    """
+    parts = {split: load_array(slices / f"{split}_masks.npy") for split in ("train", "validation")}
+
+    def batches(split: str) -> Iterable[np.ndarray]:
+        return (parts[split][piece] for piece in in_batches(len(parts[split])))
+
+    size = parts["train"].shape[1]
+    regions = by_hand or find_regions(label_density(batches("train"), size), share)
+    held: dict[str, Any] = {"source": "by hand" if by_hand else f"smallest that hold {share:g} of the training masks"}
+    for split in parts:
+        labels = load_rows(slices / f"{split}.csv")["label"].to_numpy()
+        held[split] = coverage(batches(split), labels, regions)
+    return regions, held

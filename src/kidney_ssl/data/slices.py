@@ -1,0 +1,179 @@
+"""The chosen slices as memory-mapped arrays in one body-standardised frame."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from kidney_ssl.data.body import standardise
+from kidney_ssl.data.cases import each_case
+from kidney_ssl.data.selection import SPLITS, TUMOR
+
+# Reads one case: (slices, H, W) int16 HU, (slices, H, W) uint8 labels, (row, column) spacing in mm, and notes.
+ReadCase = Callable[[str], tuple[np.ndarray, np.ndarray, tuple[float, float], tuple[str, ...]]]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The standardised frame: side in pixels and how the body is found (see `body.body_mask`)."""
+
+    size: int
+    body_hu: int
+    opening_mm: float
+
+
+def store_slices(
+    rows: pd.DataFrame,
+    read: ReadCase,
+    folder: Path,
+    *,
+    frame: Frame,
+    parts: Path,
+    fingerprints: dict[str, str],
+    workers: int,
+    scheduler: str | None = None,
+) -> dict[str, tuple[str, ...]]:
+    """Cut the chosen slices out of their volumes and store them by split.
+
+    Every case is worked on by itself and leaves one file in `parts`, moved into place when it is whole: a killed
+    run goes on with the cases that are missing, and any number of workers gives the same bytes. The arrays are
+    then laid together in the order of case and slice.
+
+    Writes `<split>_images.npy` (N, S, S) int16 HU, `<split>_masks.npy` (N, S, S) uint8, `<split>.csv`, and
+    `tumor_hu.csv`, the histogram (case, hu, count) of the native tumour pixels of the training slices.
+
+    Args:
+        rows: chosen slices with split and all columns of the index.
+        read: reads one case; it is called in the workers.
+        folder: where the arrays go.
+        frame: the standardised frame.
+        parts: folder for the files by case; removed at the end.
+        fingerprints: case -> what identifies its input volumes; a part made from others is not used again.
+        workers: cases at a time.
+        scheduler: see `each_case`.
+
+    Returns:
+        case -> notes of its volume, for the cases that have some.
+
+    Raises:
+        InputError: one line with every case that cannot be read.
+    """
+    rows = rows.sort_values(["case", "slice"]).reset_index(drop=True)
+    by_case = {str(case): frame_rows for case, frame_rows in rows.groupby("case")}
+    parts.mkdir(parents=True, exist_ok=True)
+    work = partial(_cut_case, rows=by_case, read=read, frame=frame, parts=parts, fingerprints=fingerprints)
+    made = each_case(work, sorted(by_case), workers=workers, scheduler=scheduler, description="slice")
+    _lay_together(rows, {case: path for case, (path, _) in made.items()}, folder, frame.size)
+    shutil.rmtree(parts)
+    return {case: notes for case, (_, notes) in made.items() if notes}
+
+
+def _cut_case(
+    case: str,
+    *,
+    rows: dict[str, pd.DataFrame],
+    read: ReadCase,
+    frame: Frame,
+    parts: Path,
+    fingerprints: dict[str, str],
+) -> tuple[Path, tuple[str, ...]]:
+    """Make the part of one case, unless a whole one from the same input is there."""
+    wanted = rows[case]["slice"].to_numpy()
+    identity = [case, fingerprints[case], asdict(frame), wanted.tolist(), rows[case]["split"].tolist()]
+    key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
+    path = parts / f"{case}-{key}.npz"
+    if path.exists():
+        with np.load(path) as part:
+            return path, tuple(part["notes"].tolist())
+    volume, labels, spacing, notes = read(case)
+    images = np.empty((len(wanted), frame.size, frame.size), np.int16)
+    masks = np.empty(images.shape, np.uint8)
+    boxes = np.empty((len(wanted), 4), np.int32)
+    body_px = np.empty(len(wanted), np.int64)
+    for row, index in enumerate(wanted):
+        images[row], masks[row], box, body_px[row] = standardise(
+            volume[index],
+            labels[index],
+            spacing,
+            size=frame.size,
+            body_hu=frame.body_hu,
+            opening_mm=frame.opening_mm,
+        )
+        boxes[row] = box.top, box.bottom, box.left, box.right
+    training = wanted[(rows[case]["split"] == "train").to_numpy()]
+    tumor_hu, counts = np.unique(volume[training][labels[training] == TUMOR], return_counts=True)
+    beside = path.with_suffix(".tmp.npz")
+    np.savez(
+        beside,
+        images=images,
+        masks=masks,
+        boxes=boxes,
+        body_mm2=np.round(body_px * spacing[0] * spacing[1], 3),
+        tumor_hu=tumor_hu,
+        counts=counts,
+        notes=np.array(notes, dtype=np.str_),
+    )
+    beside.replace(path)
+    return path, notes
+
+
+def _lay_together(rows: pd.DataFrame, parts: dict[str, Path], folder: Path, size: int) -> None:
+    """Copy the parts into one array a split, one case in memory at a time."""
+    folder.mkdir(parents=True, exist_ok=True)
+    described = rows.assign(body_mm2=0.0, top=0, bottom=0, left=0, right=0)
+    place = rows.groupby("split").cumcount()
+    arrays = {}
+    for split in SPLITS:
+        shape = (int((rows["split"] == split).sum()), size, size)
+        for kind, dtype in (("images", np.int16), ("masks", np.uint8)):
+            arrays[split, kind] = open_array(folder / f"{split}_{kind}.npy", shape, dtype)
+    histograms = []
+    for case, case_rows in rows.groupby("case"):
+        with np.load(parts[str(case)]) as part:
+            for split, members in case_rows.groupby("split"):
+                within = members.index - case_rows.index[0]
+                for kind in ("images", "masks"):
+                    arrays[split, kind][place[members.index].to_numpy()] = part[kind][within]
+            described.loc[case_rows.index, "body_mm2"] = part["body_mm2"]
+            described.loc[case_rows.index, ["top", "bottom", "left", "right"]] = part["boxes"]
+            histograms.append(pd.DataFrame({"case": case, "hu": part["tumor_hu"], "count": part["counts"]}))
+    for array in arrays.values():
+        if isinstance(array, np.memmap):
+            array.flush()
+    for split in SPLITS:
+        described[described["split"] == split].drop(columns="split").to_csv(
+            folder / f"{split}.csv", index=False, lineterminator="\n"
+        )
+    pd.concat(histograms).to_csv(folder / "tumor_hu.csv", index=False, lineterminator="\n")
+
+
+def open_array(path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> np.ndarray:
+    """Create an .npy file to be filled in place; an empty array (which cannot be mapped) is just written."""
+    if 0 in shape:
+        np.save(path, np.empty(shape, dtype))
+        return np.empty(shape, dtype)
+    array: np.ndarray = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+    return array
+
+
+def load_array(path: Path) -> np.ndarray:
+    """Map an .npy file read-only; an empty array is read whole."""
+    array: np.ndarray = np.load(path, mmap_mode=None if path.stat().st_size <= 128 else "r")
+    return array
+
+
+def in_batches(count: int) -> Iterator[slice]:
+    """Cut `count` rows into pieces of 256, so that memory stays flat whatever the size of the study."""
+    for start in range(0, count, 256):
+        yield slice(start, min(start + 256, count))
+
+
+def load_rows(path: Path) -> pd.DataFrame:
+    """Read a `<split>.csv`, a selection or an index; case names stay strings, an empty class stays empty."""
+    return pd.read_csv(path, dtype={"case": str, "class": str, "block": str}, keep_default_na=False)

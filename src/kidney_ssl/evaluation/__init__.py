@@ -1,0 +1,1 @@
+"""Figures from predictions; nothing here runs a network to get a metric."""

@@ -1,0 +1,253 @@
+"""The typed form of `params.yaml`: unknown keys refused, errors of one line naming the key.
+
+Only the stages read it; the library gets plain values and paths. The meaning, unit and source of each key stand
+above it in `params.yaml`, the one place where a person looks for them.
+"""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from kidney_ssl.errors import InputError
+
+Share = Annotated[float, Field(gt=0, lt=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
+CASE = r"^case_[A-Za-z0-9]+$"
+
+
+class Section(BaseModel):
+    """A block of params.yaml: no unknown key, no silent conversion of types, no change after reading."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Data(Section):
+    """Where the volumes come from and which cases take part."""
+
+    source: Literal["phantom", "kits23", "directory"]
+    root: str | None
+    raw_dir: str
+    cases: list[Annotated[str, Field(pattern=CASE)] | int] | Annotated[str, Field(pattern=r"^\d+-\d+$")] | None
+    exclude: list[Annotated[str, Field(pattern=CASE)]]
+    folds: Annotated[int, Field(ge=2)]
+    fold: Annotated[int, Field(ge=0)]
+    validation: Annotated[float, Field(gt=0, le=0.5)]
+    seed: Seed
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Data":
+        if self.fold >= self.folds:
+            raise ValueError(f"fold must be below folds ({self.folds}), got {self.fold}")
+        if self.source == "directory" and self.root is None:
+            raise ValueError("root must name a folder when source is 'directory'")
+        return self
+
+    @property
+    def store(self) -> Path:
+        """The folder that holds case_XXXXX/: `root` of a directory source, else `raw_dir` with its variables filled in.
+
+        Raises:
+            InputError: `raw_dir` or `root` names an environment variable that is not set.
+        """
+        key = "root" if self.source == "directory" else "raw_dir"
+        text = os.path.expandvars(str(getattr(self, key)))
+        if "$" in text:
+            raise InputError(f"data.{key}: {text!r} names an environment variable that is not set")
+        return Path(text).expanduser()
+
+
+class Phantom(Section):
+    """The embedded study's volumes."""
+
+    cases: Annotated[int, Field(ge=3, le=100_000)]
+    size: Annotated[int, Field(ge=64, le=512)]
+    slices: Positive
+    seed: Seed
+
+
+class Kits23(Section):
+    """Where KiTS23 is downloaded from."""
+
+    imaging_endpoint: str | None
+    imaging_repository: str
+    imaging_revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
+    labels_endpoint: str
+    labels_repository: str
+    labels_revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
+    connections: Count
+    timeout: Positive
+
+
+class Select(Section):
+    """Which slices take part."""
+
+    min_tumor_px: Count
+    seed: Seed
+
+
+class Slice(Section):
+    """The standardised frame."""
+
+    image_size: Annotated[int, Field(ge=32, le=1024)]
+    body_hu: Annotated[int, Field(ge=-900, le=0)]
+    body_opening_mm: Positive
+
+
+Rectangle = Annotated[list[Fraction], Field(min_length=4, max_length=4)]
+
+
+class Regions(Section):
+    """The two kidney rectangles, searched for or given."""
+
+    share: Annotated[float, Field(gt=0, le=1)]
+    left: Rectangle | None
+    right: Rectangle | None
+
+    @model_validator(mode="after")
+    def _both_or_none(self) -> "Regions":
+        if (self.left is None) != (self.right is None):
+            raise ValueError("give both left and right, or neither")
+        for rectangle in (self.left, self.right):
+            if rectangle and not (rectangle[0] < rectangle[1] and rectangle[2] < rectangle[3]):
+                raise ValueError("a rectangle is [top, bottom, left, right] with top < bottom and left < right")
+        return self
+
+
+class Normalize(Section):
+    """From HU to [0, 1]."""
+
+    window: Annotated[list[float | int], Field(min_length=2, max_length=2)] | None
+    range: Literal["window", "image"]
+    regions: Regions
+
+    @field_validator("window")
+    @classmethod
+    def _ordered(cls, window: list[float] | None) -> list[float] | None:
+        if window is not None and window[0] >= window[1]:
+            raise ValueError(f"window is [low, high] with low < high, got {window}")
+        return window
+
+
+class RandomWeights(Section):
+    """Random initial weights."""
+
+    seed: Seed
+
+
+class ImagenetWeights(Section):
+    """ImageNet weights by torchvision, or from a local file."""
+
+    file: str | None
+
+
+class Initialize(Section):
+    """Initial weights by name; a study makes only those that it names."""
+
+    random: RandomWeights
+    imagenet: ImagenetWeights | None = None
+
+
+class Arm(Section):
+    """What an arm starts from."""
+
+    weights: Annotated[str, Field(pattern=r"^[a-z0-9_]+/[a-z0-9_]+$")]
+
+
+class Finetune(Section):
+    """Training of the classifier, the same for every arm."""
+
+    epochs: Count
+    min_updates: Annotated[int, Field(ge=0)]
+    batch_size: Annotated[int, Field(ge=2)]
+    learning_rates: Annotated[list[Positive], Field(min_length=1)]
+    weight_decay: Annotated[float, Field(ge=0)]
+    batch_norm_momentum: Annotated[float, Field(gt=0, le=1)]
+
+
+class Report(Section):
+    """What stands beside this run's figures."""
+
+    published: bool
+
+
+class Compute(Section):
+    """How the machine is used; `threads` and `precision` change trained bits, the rest does not."""
+
+    workers: Count
+    scheduler: str | None
+    threads: Count
+    precision: Literal["auto", "32", "bf16", "16"]
+    device: Literal["auto", "cpu", "cuda"]
+    resident: Literal["auto", "always", "never"]
+
+
+class Params(Section):
+    """The whole of params.yaml."""
+
+    data: Data
+    phantom: Phantom
+    kits23: Kits23
+    select: Select
+    slice: Slice
+    normalize: Normalize
+    network: Literal["resnet18", "resnet34", "resnet50"]
+    initialize: Initialize
+    arms: Annotated[dict[Name, Arm], Field(min_length=1)]
+    percents: Annotated[list[Annotated[int, Field(ge=1, le=100)]], Field(min_length=1)]
+    seeds: Annotated[list[Seed], Field(min_length=1)]
+    finetune: Finetune
+    report: Report
+    compute: Compute
+
+    @model_validator(mode="after")
+    def _arms_have_weights(self) -> "Params":
+        known = [f"initial/{name}" for name, block in self.initialize if block is not None]
+        for name, arm in self.arms.items():
+            if arm.weights not in known:
+                raise ValueError(f"arms.{name}.weights: unknown '{arm.weights}', known: {', '.join(known)}")
+        for key, values in (("percents", self.percents), ("seeds", self.seeds)):
+            if len(set(values)) < len(values):
+                raise ValueError(f"{key}: a value stands there twice")
+        return self
+
+
+def load(path: str | Path = "params.yaml") -> Params:
+    """Read and check a parameter file.
+
+    Raises:
+        InputError: the file is missing, is no YAML mapping, or a key is unknown, missing or out of range; the
+            one-line message names every such key.
+    """
+    path = Path(path)
+    try:
+        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); run from the project's folder") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: must be a mapping of sections, see studies/ for complete files")
+    try:
+        return Params.model_validate(content)
+    except ValidationError as error:
+        raise InputError(f"{path}: {'; '.join(_complaint(item) for item in error.errors())}") from None
+
+
+def _complaint(item: Any) -> str:
+    """One line for one of pydantic's findings: the dotted key, what is wrong, what was given."""
+    # A union adds the name of the member that was tried to the path; a key of the file never has such a form.
+    key = ".".join(str(part) for part in item["loc"] if isinstance(part, int) or str(part).replace("_", "").isalnum())
+    message = item["msg"].removeprefix("Value error, ")
+    if item["type"] == "extra_forbidden":
+        return f"{key}: unknown key"
+    if item["type"] == "missing":
+        return f"{key}: missing"
+    given = "" if item["type"] == "value_error" else f", got {item['input']!r}"
+    return f"{key}: {message}{given}" if key else message

@@ -1,0 +1,147 @@
+"""Slices as batches: rows of one array, in a seeded permutation, on the device."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from kidney_ssl.errors import InputError
+
+
+@dataclass(frozen=True)
+class Part:
+    """One split as it lies on disk: images (N, S, S) float16 in [0, 1], memory-mapped, and their rows.
+
+    `frame` has one row an image, in the same order, with at least case, slice, class and label (0 or 1).
+    """
+
+    images: np.ndarray
+    frame: pd.DataFrame
+
+
+class Batch(NamedTuple):
+    """What a task's step gets: images (B, 1, S, S) float32, labels (B,) float32, rows (B,) int64 of the split."""
+
+    images: Tensor
+    labels: Tensor
+    rows: Tensor
+
+
+def read_part(images: str | Path, frame: str | Path) -> Part:
+    """Map a split's images into memory and read its rows.
+
+    Raises:
+        InputError: a file is missing or damaged, or the two do not belong together.
+    """
+    try:
+        array = np.load(images, mmap_mode="r")
+        rows = pd.read_csv(frame, dtype={"case": str})
+    except (OSError, ValueError) as error:
+        raise InputError(f"{images} or {frame}: cannot be read ({error}); run `dvc repro normalize`") from error
+    if array.ndim != 3 or len(array) != len(rows):
+        raise InputError(
+            f"{images}: holds {array.shape} for {len(rows)} rows of {frame}; run `dvc repro --force slice normalize`"
+        )
+    return Part(array, rows)
+
+
+class Slices:
+    """Images and labels of one split, given out as batches on the device.
+
+    Args:
+        images: (N, S, S) float16, usually memory-mapped.
+        labels: (N,) of 0 and 1; zeros for tasks that use none.
+        device: where batches go.
+        resident: `always` holds all rows on the device, `never` reads them from the map batch by batch, `auto`
+            holds them if they fit into half of the free memory there.
+        rows: which rows of `images` take part; all if None.
+    """
+
+    def __init__(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        *,
+        device: torch.device,
+        resident: str = "auto",
+        rows: np.ndarray | None = None,
+    ) -> None:
+        self.rows = np.arange(len(images)) if rows is None else np.asarray(rows, dtype=np.int64)
+        self.labels = torch.from_numpy(np.asarray(labels, dtype=np.float32)[self.rows]).to(device)
+        self.device = device
+        self._images = images
+        self._held: Tensor | None = None
+        size = len(self.rows) * images[:1].nbytes
+        if resident == "always" or (resident == "auto" and size <= free_bytes(device) // 2):
+            # Assigned block by block: indexing the whole map would hold every row twice.
+            self._held = torch.empty((len(self.rows), *images.shape[1:]), dtype=torch.float16, device=device)
+            for start in range(0, len(self.rows), 256):
+                block = images[self.rows[start : start + 256]]
+                self._held[start : start + 256] = torch.from_numpy(np.asarray(block, dtype=np.float16))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def batch(self, index: Tensor) -> Batch:
+        """The slices at the given positions, (B,) int64 on the CPU."""
+        if self._held is not None:
+            images = self._held[index.to(self.device)]
+        else:
+            images = torch.from_numpy(np.asarray(self._images[self.rows[index.numpy()]])).to(self.device)
+        rows = torch.from_numpy(self.rows[index.numpy()]).to(self.device)
+        return Batch(images.float().unsqueeze(1), self.labels[index.to(self.device)], rows)
+
+
+def free_bytes(device: torch.device) -> int:
+    """Free memory of a GPU, or memory the host can give without swapping."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    import psutil  # type: ignore[import-untyped]  # noqa: PLC0415
+
+    return int(psutil.virtual_memory().available)
+
+
+def seeded(seed: int, stream: str, *numbers: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator for one purpose: independent of other streams, and the same wherever it is asked for."""
+    entropy = [seed, int.from_bytes(stream.encode(), "big"), *numbers]
+    state = int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0])
+    return torch.Generator(device).manual_seed(state)
+
+
+def epoch_batches(count: int, batch_size: int, generator: torch.Generator) -> list[Tensor]:
+    """Each of `count` rows once, in a random order.
+
+    The permutation is drawn on the CPU, so that the order is the same on every device. A last batch of a single row
+    joins the one before it: batch norm needs two values.
+
+    Args:
+        count: rows of the training set, at least 2.
+        batch_size: rows of a batch, at least 2; the last is shorter, or one longer.
+        generator: a CPU generator.
+
+    Returns:
+        Positions, (B,) int64 each.
+
+    Raises:
+        InputError: fewer than two rows.
+    """
+    if count < 2:
+        raise InputError(f"{count} training slice(s) are too few to train on: give more cases or a larger budget")
+    batches = ordered_batches(torch.randperm(count, generator=generator), batch_size)
+    if len(batches[-1]) == 1 and len(batches) > 1:
+        batches[-2:] = [torch.cat(batches[-2:])]
+    return batches
+
+
+def batches_per_epoch(count: int, batch_size: int) -> int:
+    """How many batches `epoch_batches` gives: the updates of one epoch."""
+    return max(1, -(-count // batch_size) - (count % batch_size == 1))
+
+
+def ordered_batches(rows: Tensor, batch_size: int) -> list[Tensor]:
+    """Rows in their order, for evaluation."""
+    return list(torch.split(rows, batch_size))

@@ -1,0 +1,60 @@
+"""Device, precision and threads, through Lightning Fabric."""
+
+import os
+import sys
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+
+from kidney_ssl.errors import InputError
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+
+def make_fabric(device: str = "auto", precision: str = "auto", threads: int = 1) -> "Fabric":
+    """Choose device and precision and make runs on one machine repeat bit by bit.
+
+    Sets the process's thread count and torch's deterministic algorithms (an operation that has none warns).
+
+    Args:
+        device: `auto` (CUDA where there is one), `cpu` or `cuda`.
+        precision: `32`; `bf16` and `16` (loss scaling) run the network under autocast, with weights in float32;
+            `auto` is bf16 where it is fast (a GPU with bf16 units), else 32.
+        threads: CPU threads of one operation; sums depend on it, hence trained bits too.
+
+    Raises:
+        InputError: CUDA is asked for and absent, or 16 without a GPU.
+    """
+    cuda = torch.cuda.is_available() if device == "auto" else device == "cuda"
+    if cuda and not torch.cuda.is_available():
+        raise InputError("compute.device: cuda, but torch finds no CUDA device; set it to auto or cpu")
+    if precision == "16" and not cuda:
+        raise InputError("compute.precision: 16 needs a GPU; set it to auto, 32 or bf16")
+    if precision == "auto":
+        precision = "bf16" if cuda and torch.cuda.is_bf16_supported(including_emulation=False) else "32"
+    torch.set_num_threads(threads)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats sums only with a fixed workspace
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs time
+    torch.backends.cudnn.benchmark = False  # it would choose algorithms by the clock
+    mode = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[precision]
+    fabric = _fabric_class()(accelerator="cuda" if cuda else "cpu", devices=1, precision=cast(Any, mode))
+    return cast("Fabric", fabric)
+
+
+def _fabric_class() -> Any:
+    """Import Fabric without torchmetrics.
+
+    Fabric reads torchmetrics' version by importing the whole of it (0.6 s a process, with image and audio metrics)
+    for a loss-spike callback that is not used here. An absent torchmetrics is a supported case.
+    """
+    absent = "torchmetrics" not in sys.modules
+    if absent:
+        sys.modules["torchmetrics"] = cast(Any, None)
+    try:
+        from lightning_fabric import Fabric  # noqa: PLC0415
+    finally:
+        if absent:
+            del sys.modules["torchmetrics"]
+    return Fabric

@@ -1,0 +1,31 @@
+"""Bring the volumes into the store and list them in data/manifest.csv."""
+
+from pathlib import Path
+
+from kidney_ssl import params
+from kidney_ssl.data import manifest
+from stages import run
+
+
+def main() -> None:
+    """Make, fetch or find the volumes of `data.source`."""
+    settings = params.load()
+    data, store, workers = settings.data, settings.data.store, settings.compute.workers
+    if data.source == "kits23":
+        from kidney_ssl.data.kits23 import download
+
+        rows = download(store, cases=data.cases, exclude=data.exclude, **settings.kits23.model_dump())
+    else:
+        if data.source == "phantom":
+            from kidney_ssl.data.sources import fill_phantom_store
+
+            made = [f"case_{number:05d}" for number in range(settings.phantom.cases)]
+            names = manifest.choose_cases(made, data.cases, data.exclude)
+            fill_phantom_store(store, names, workers=workers, **settings.phantom.model_dump())
+        rows = manifest.scan(store, data.cases, data.exclude, workers=workers)
+    manifest.write_manifest(Path("data/manifest.csv"), rows)
+    print(manifest.describe(rows))
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,28 @@
+"""Scale HU to [0, 1] and find the kidney regions."""
+
+from pathlib import Path
+
+from kidney_ssl import params
+from kidney_ssl.data.normalization import normalise_store
+from kidney_ssl.data.regions import regions_of_store
+from kidney_ssl.jsonfile import write_json
+from stages import run
+
+
+def main() -> None:
+    """Write data/normalized and metrics/normalization.json."""
+    settings = params.load().normalize
+    slices, normalized = Path("data/slices"), Path("data/normalized")
+    fixed = (settings.window[0], settings.window[1]) if settings.window else None
+    figures = normalise_store(slices, normalized, fixed=fixed, mode=settings.range)
+    left, right = settings.regions.left, settings.regions.right
+    by_hand = {"left": tuple(left), "right": tuple(right)} if left and right else None
+    regions, held = regions_of_store(slices, share=settings.regions.share, by_hand=by_hand)
+    write_json(normalized / "regions.json", regions)
+    write_json(Path("metrics/normalization.json"), figures | {"regions": held})
+    low, high = figures["window"]
+    print(f"window {low:g} to {high:g} HU ({figures['source']})")
+
+
+if __name__ == "__main__":
+    run(main)

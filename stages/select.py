@@ -1,0 +1,50 @@
+"""Choose slices and split cases, from the label volumes alone."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from kidney_ssl import params
+from kidney_ssl.data import manifest
+from kidney_ssl.data.cases import each_case
+from kidney_ssl.data.kits23 import kits23_block
+from kidney_ssl.data.selection import select, slice_rows
+from kidney_ssl.data.sources import Reader
+from kidney_ssl.jsonfile import write_json
+from stages import run
+
+
+def main() -> None:
+    """Write data/index/slices.csv, data/index/selection.csv and metrics/selection.json."""
+    settings = params.load()
+    data, compute = settings.data, settings.compute
+    reader = Reader(data.store, manifest.by_case(Path("data/manifest.csv")))
+    areas = each_case(
+        reader.areas, sorted(reader.files), workers=compute.workers, scheduler=compute.scheduler, description="select"
+    )
+    slices = pd.concat(
+        slice_rows(case, counts, spacing_mm, kits23_block(reader.files[case]["segmentation"].sha256))
+        for case, (counts, spacing_mm) in areas.items()
+    )
+    selection, figures = select(
+        slices,
+        min_tumor_px=settings.select.min_tumor_px,
+        folds=data.folds,
+        fold=data.fold,
+        validation=data.validation,
+        split_seed=data.seed,
+        draw_seed=settings.select.seed,
+    )
+    index = Path("data/index")
+    index.mkdir(parents=True, exist_ok=True)
+    slices.to_csv(index / "slices.csv", index=False, lineterminator="\n")
+    selection.to_csv(index / "selection.csv", index=False, lineterminator="\n")
+    write_json(Path("metrics/selection.json"), figures)
+    missing = reader.without("imaging", sorted(reader.files))
+    print(f"{figures['slices_total']} slices in {len(areas)} cases, {len(selection)} chosen")
+    if missing:
+        print(f"imaging is missing for {len(missing)} case(s): the slice stage will stop")
+
+
+if __name__ == "__main__":
+    run(main)
