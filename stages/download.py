@@ -17,11 +17,11 @@ def main() -> None:
         rows = download(store, cases=data.cases, exclude=data.exclude, **settings.kits23.model_dump())
     else:
         if data.source == "phantom":
-            from kidney_ssl.data.sources import fill_phantom_store
+            from kidney_ssl.data.phantom_store import fill_phantom_store
 
             made = [f"case_{number:05d}" for number in range(settings.phantom.cases)]
             names = manifest.choose_cases(made, data.cases, data.exclude)
-            fill_phantom_store(store, names, workers=workers, **settings.phantom.model_dump())
+            fill_phantom_store(store, names, workers=workers, **settings.phantom.model_dump(exclude={"cases"}))
         rows = manifest.scan(store, data.cases, data.exclude, workers=workers)
     manifest.write_manifest(Path("data/manifest.csv"), rows)
     print(manifest.describe(rows))

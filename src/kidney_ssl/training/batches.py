@@ -1,5 +1,6 @@
 """Slices as batches: rows of one array, in a seeded permutation, on the device."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -107,9 +108,9 @@ def free_bytes(device: torch.device) -> int:
 
 def seeded(seed: int, stream: str, *numbers: int, device: torch.device | str = "cpu") -> torch.Generator:
     """A generator for one purpose: independent of other streams, and the same wherever it is asked for."""
-    entropy = [seed, int.from_bytes(stream.encode(), "big"), *numbers]
-    state = int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0])
-    return torch.Generator(device).manual_seed(state)
+    # A hash, since numpy's SeedSequence takes [seed] and [seed, 0] for the same.
+    state = hashlib.blake2b(repr((seed, stream, *numbers)).encode(), digest_size=8).digest()
+    return torch.Generator(device).manual_seed(int.from_bytes(state, "big"))
 
 
 def epoch_batches(count: int, batch_size: int, generator: torch.Generator) -> list[Tensor]:

@@ -41,7 +41,7 @@ def fingerprint(parameters: Mapping[str, Any], arrays: Iterable[np.ndarray] = ()
         digest.update(path.read_bytes())
     for array in arrays:
         digest.update(f"{array.dtype}{array.shape}".encode())
-        digest.update(memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8)))
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 

@@ -5,11 +5,10 @@ those stand in the curves), small training sets get more epochs, and the rate ma
 """
 
 import time
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -21,14 +20,15 @@ from kidney_ssl.data.selection import assert_no_shared_case
 from kidney_ssl.errors import InputError
 from kidney_ssl.models.resnet import classifier
 from kidney_ssl.models.weights import load_encoder, save_weights
-from kidney_ssl.training.batches import Batch, Part, Slices, batches_per_epoch, ordered_batches
+from kidney_ssl.training.batches import Batch, Part, Slices, batches_per_epoch
+from kidney_ssl.training.best_epoch import EVALUATED, BestEpoch
 from kidney_ssl.training.checkpoint import SECONDS, Checkpoint, exclusive, fingerprint, remove_checkpoints
 from kidney_ssl.training.loop import train
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-PARTS = ("train", "validation", "test")
+PARTS = ("train", *EVALUATED)
 
 
 class Classification(nn.Module):
@@ -146,7 +146,7 @@ def finetune(
             model = classifier(network, seed, batch_norm_momentum=batch_norm_momentum)
             load_encoder(model, start)
             task = Classification(model)
-            selection = Selection(model, data, fabric, batch_size, label)
+            selection = BestEpoch(model, data, fabric, batch_size, label)
             table = train(
                 fabric,
                 task,
@@ -179,75 +179,6 @@ def finetune(
     return result
 
 
-class Selection:
-    """Evaluates after each epoch and keeps the best: the loop's `EpochEnd`."""
-
-    def __init__(
-        self, model: nn.Module, data: Mapping[str, Slices], fabric: "Fabric", batch_size: int, label: str
-    ) -> None:
-        self.model, self.data, self.fabric, self.batch_size, self.label = model, data, fabric, batch_size, label
-        self.labels = {name: data[name].labels.cpu().numpy() for name in PARTS[1:]}
-        self.ranked = len(np.unique(self.labels["validation"])) == 2
-        if not self.ranked:
-            warnings.warn(
-                f"{label}: validation slices are of one class; the lowest validation loss selects", stacklevel=3
-            )
-        self.score = -np.inf
-        self.epoch = 0
-        self.weights: dict[str, Tensor] = {}
-        self.probabilities: dict[str, np.ndarray] = {}
-
-    def __call__(self, epoch: int) -> dict[str, float]:
-        """Figures of validation and test as the network stands; keeps it if validation is better than before."""
-        from sklearn.metrics import accuracy_score, f1_score, roc_auc_score  # noqa: PLC0415 - a second of imports
-
-        logits = {name: self._logits(name, epoch) for name in PARTS[1:]}
-        positive = {name: logits[name].numpy() >= 0 for name in logits}  # probability of at least 0.5
-        true = self.labels
-        loss = float(binary_cross_entropy_with_logits(logits["validation"], torch.tensor(true["validation"]).double()))
-        auroc = float(roc_auc_score(true["validation"], logits["validation"])) if self.ranked else float("nan")
-        score = auroc if self.ranked else -loss
-        if score > self.score:
-            self.score, self.epoch = score, epoch
-            self.weights = {name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
-            self.probabilities = {name: torch.sigmoid(values).numpy() for name, values in logits.items()}
-        return {
-            "validation_loss": loss,
-            "validation_auroc": auroc,
-            "validation_accuracy": float(accuracy_score(true["validation"], positive["validation"])),
-            # For the thesis's protocol, the best of all epochs; no choice here looks at them.
-            "test_accuracy": float(accuracy_score(true["test"], positive["test"])),
-            "test_f1": float(f1_score(true["test"], positive["test"], zero_division=0)),
-        }
-
-    @torch.inference_mode()
-    def _logits(self, name: str, epoch: int) -> Tensor:
-        """(N,) float64 on the CPU, in the order of rows."""
-        self.model.eval()
-        data = self.data[name]
-        batches = ordered_batches(torch.arange(len(data)), self.batch_size)
-        with self.fabric.autocast():
-            logits = torch.cat([self.model(data.batch(rows).images)[:, 0] for rows in batches]).double().cpu()
-        if not logits.isfinite().all():
-            raise InputError(f"{self.label}: {name} logits are not finite after epoch {epoch}; lower the learning rate")
-        return logits
-
-    def state_dict(self) -> dict[str, Any]:
-        """The best epoch so far."""
-        probabilities = {name: torch.from_numpy(values) for name, values in self.probabilities.items()}
-        return {
-            "score": float(self.score),
-            "epoch": self.epoch,
-            "weights": self.weights,
-            "probabilities": probabilities,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take the best epoch so far from a checkpoint."""
-        self.score, self.epoch, self.weights = state["score"], state["epoch"], state["weights"]
-        self.probabilities = {name: values.numpy() for name, values in state["probabilities"].items()}
-
-
 def _refuse_parts(parts: Mapping[str, Part], rows: np.ndarray | None) -> None:
     assert_no_shared_case({name: parts[name].frame for name in PARTS})
     for name in PARTS:
@@ -269,7 +200,7 @@ def _curves(tables: list[pd.DataFrame], rate: float, epoch: int) -> pd.DataFrame
 
 def _predictions(parts: Mapping[str, Part], probabilities: Mapping[str, np.ndarray]) -> pd.DataFrame:
     tables = []
-    for name in PARTS[1:]:
+    for name in EVALUATED:
         table = parts[name].frame[["case", "slice", "class", "label"]].reset_index(drop=True)
         table.insert(0, "part", name)
         tables.append(table.assign(probability=probabilities[name]))

@@ -101,7 +101,7 @@ def train(
                 _refuse_non_finite(history["loss"], label, epoch)
             if checkpoint.due() and step + 1 < total:
                 _refuse_non_finite(history["loss"], label, epoch)
-                checkpoint.save(_state(members, generator, epoch, step + 1, history, curves))
+                checkpoint.save(_state(members, generator, epoch=epoch, step=step + 1, history=history, curves=curves))
         means = _means(history, [len(rows) for rows in batches])
         curves.append({"epoch": epoch + 1, **means, **after_epoch(epoch + 1)})
         if scheduler is not None:
@@ -109,7 +109,7 @@ def train(
             scheduler.step(*([curves[-1]["validation_loss"]] if plateau else []))
         done, history = 0, {}
         if checkpoint.due():
-            checkpoint.save(_state(members, generator, epoch + 1, 0, history, curves))
+            checkpoint.save(_state(members, generator, epoch=epoch + 1, step=0, history=history, curves=curves))
     bar.close()
     return curves
 
@@ -117,6 +117,7 @@ def train(
 def _state(
     members: Mapping[str, Any],
     generator: torch.Generator,
+    *,
     epoch: int,
     step: int,
     history: History,

@@ -1,0 +1,214 @@
+"""Paints a planned abdomen into voxels: organs as warped ellipsoids, then blur and noise of a scanner."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from kidney_ssl.data.selection import CYST, KIDNEY, TUMOR
+
+FAT, MUSCLE, BONE, MARROW, BLOOD, AIR = -100, 55, 620, 210, 45, -1000
+
+
+@dataclass(frozen=True)
+class Blob:
+    """A ragged ellipsoid: centre and half axes in mm (x to the left, y to the back, z down), HU.
+
+    Attributes:
+        ragged: how far the surface strays from the ellipsoid, as a share of the radius.
+        necrosis: radius of a core of dead tissue, as a share of the blob's.
+    """
+
+    centre: np.ndarray
+    axes: np.ndarray
+    hu: float
+    ragged: float = 0.0
+    necrosis: float = 0.0
+
+
+@dataclass(frozen=True)
+class Kidney:
+    """An ellipsoid turned by `angle` in the axial plane and leaning outwards by `lean` along z (radians)."""
+
+    centre: np.ndarray
+    axes: np.ndarray
+    angle: float
+    lean: float
+
+
+@dataclass(frozen=True)
+class Case:
+    """All that a case is made of; lengths in mm, HU of cortex, medulla, pelvis, vessels, liver, spleen."""
+
+    shape: tuple[int, int, int]
+    spacing: tuple[float, float, float]
+    half: np.ndarray
+    shift: np.ndarray
+    hu: tuple[int, ...]
+    kidneys: tuple[Kidney, ...]
+    tumors: tuple[Blob, ...]
+    cysts: tuple[Blob, ...]
+    lesions: tuple[Blob, ...]
+    loops: tuple[Blob, ...]
+    table_gap: float
+    noise: float
+    outliers: bool
+    circle: bool
+    texture: int
+
+
+class Canvas:
+    """Voxels of a case and the place of each in mm."""
+
+    def __init__(self, case: Case) -> None:
+        self.rng = np.random.default_rng(case.texture)
+        self.hu = np.full(case.shape, AIR, np.float32)
+        self.labels = np.zeros(case.shape, np.uint8)
+        z, y, x = (
+            ((np.arange(n) - (n - 1) / 2) * mm).astype(np.float32) for n, mm in zip(case.shape, case.spacing, strict=True)
+        )
+        self.x = (x - np.float32(case.shift[0]))[None, None, :]
+        self.y = (y - np.float32(case.shift[1]))[None, :, None]
+        self.z = z[:, None, None]
+        # Smooth fields that warp every surface, at the scales of organs and of lesions.
+        self.waves = self._field(case, 55.0)
+        self.ripples = self._field(case, 16.0)
+
+    def _field(self, case: Case, scale_mm: float) -> np.ndarray:
+        """Draw a smooth field of about unit variance, on a coarse grid that is interpolated."""
+        coarse = [max(2, int(np.ceil(n * mm / scale_mm)) + 1) for n, mm in zip(case.shape, case.spacing, strict=True)]
+        values = self.rng.normal(size=coarse).astype(np.float32)
+        zoom = [n / c for n, c in zip(case.shape, coarse, strict=True)]
+        return ndimage.zoom(values, zoom, order=1, grid_mode=True, mode="nearest")
+
+    def radius(self, centre: np.ndarray, axes: np.ndarray, angle: float = 0.0, lean: float = 0.0) -> np.ndarray:
+        """Give each voxel's distance from the centre in units of the ellipsoid's surface."""
+        dx, dy, dz = (v - np.float32(c) for v, c in zip((self.x, self.y, self.z), centre, strict=True))
+        dx = dx - np.float32(np.tan(lean)) * dz
+        cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
+        u, v = (cos * dx + sin * dy) / np.float32(axes[0]), (cos * dy - sin * dx) / np.float32(axes[1])
+        return np.sqrt(u * u + v * v + (dz / np.float32(axes[2])) ** 2)
+
+    def blob(self, blob: Blob) -> np.ndarray:
+        """Give the distance from a blob's centre, its surface made ragged."""
+        return self.radius(blob.centre, blob.axes) + np.float32(blob.ragged) * self.ripples
+
+
+def paint(case: Case) -> tuple[np.ndarray, np.ndarray]:
+    """Paint a case.
+
+    Returns:
+        (slices, H, W) float32 of whole HU, (slices, H, W) uint8 labels.
+    """
+    canvas = Canvas(case)
+    inner = _trunk(canvas, case)
+    _organs(canvas, case, inner)
+    for kidney in case.kidneys:
+        _kidney(canvas, case, kidney)
+    _findings(canvas, case)
+    return _scan(canvas, case), canvas.labels
+
+
+def _trunk(canvas: Canvas, case: Case) -> np.ndarray:
+    """Paint skin, fat, muscle, spine, ribs and table; return the inside of the belly wall."""
+    a, b = case.half
+    swell = 1 + 0.03 * canvas.waves
+    # A body is flatter at the back than an ellipse.
+    flat = np.where(canvas.y > 0, 0.94, 1.0).astype(np.float32)
+    r = np.sqrt((canvas.x / a) ** 2 + (canvas.y / (b * flat)) ** 2) * swell
+    wall = np.float32(0.80 + 0.12 * (case.texture % 97) / 97)
+    canvas.hu[np.broadcast_to(r < 1, canvas.hu.shape)] = FAT
+    canvas.hu[(r > 0.975) & (r < 1)] = MUSCLE - 20
+    canvas.hu[(r < wall) & (r > wall - 0.12)] = MUSCLE
+    inner = r <= wall - 0.12
+    back = canvas.radius(np.array([0, 0.62 * b, 0]), np.array([0.52 * a, 0.24 * b, 1e4])) + 0.08 * canvas.waves < 1
+    canvas.hu[back & (r < 0.97)] = MUSCLE
+    for side in (-1, 1):
+        psoas = canvas.radius(np.array([side * 0.2 * a, 0.38 * b, 60]), np.array([0.1 * a, 0.15 * b, 170])) < 1
+        canvas.hu[psoas] = MUSCLE
+    level = np.mod(canvas.z + 11, 34) < 27  # vertebrae of 27 mm, discs between them
+    body = canvas.radius(np.array([0, 0.44 * b, 0]), np.array([21, 17, 1e4]))
+    canvas.hu[body < 1] = np.where(level, MARROW, 85).repeat(1, 0)[np.nonzero(body < 1)[0], 0, 0]
+    canvas.hu[(body < 1) & (body > 0.86) & level] = BONE
+    process = canvas.radius(np.array([0, 0.7 * b, 0]), np.array([5, 0.18 * b, 1e4]))
+    canvas.hu[(process < 1) & level] = BONE - 150
+    canvas.hu[canvas.radius(np.array([0, 0.575 * b, 0]), np.array([8, 7, 1e4])) < 1] = 25
+    around = np.arctan2(canvas.y / b, canvas.x / a)
+    rib = np.mod(around * 2.2 + canvas.z / 30, 1.0) < 0.22
+    canvas.hu[rib & (r > wall - 0.09) & (r < wall - 0.03) & (canvas.z < -20) & (canvas.y > -0.7 * b)] = BONE - 200
+    lower = b * 0.94 + case.table_gap + (canvas.x / a) ** 2 * -14
+    shell = np.abs(canvas.y - lower) < 4
+    canvas.hu[np.broadcast_to(shell & (np.abs(canvas.x) < 1.15 * a), canvas.hu.shape) & (r > 1.02)] = 120
+    return inner
+
+
+def _organs(canvas: Canvas, case: Case, inner: np.ndarray) -> None:
+    a, b = case.half
+    *_, vessels, liver, spleen = case.hu
+    lung = canvas.radius(np.array([0, -0.02 * b, -215]), np.array([0.8 * a, 0.8 * b, 110])) + 0.05 * canvas.waves < 1
+    canvas.hu[lung & inner] = -850
+    for blob in case.loops:
+        where = (canvas.blob(blob) < 1) & inner
+        canvas.hu[where] = blob.hu
+    big = canvas.radius(np.array([-0.42 * a, -0.08 * b, -85]), np.array([0.47 * a, 0.66 * b, 95])) + 0.08 * canvas.waves
+    lobe = canvas.radius(np.array([0.02 * a, -0.42 * b, -100]), np.array([0.42 * a, 0.3 * b, 62])) + 0.08 * canvas.waves
+    liver_mask = ((big < 1) | (lobe < 1)) & inner
+    canvas.hu[liver_mask] = liver
+    spleen_mask = (
+        canvas.radius(np.array([0.6 * a, 0.22 * b, -85]), np.array([0.2 * a, 0.36 * b, 52])) + 0.1 * canvas.waves < 1
+    ) & inner
+    canvas.hu[spleen_mask] = spleen
+    for blob in case.lesions:
+        canvas.hu[(canvas.blob(blob) < 1) & (liver_mask | spleen_mask)] = blob.hu
+    for centre, radius in (((8, 0.2 * b), 11), ((-22, 0.18 * b), 12)):
+        tube = canvas.radius(np.array([*centre, 0]), np.array([radius, radius, 1e4])) < 1
+        canvas.hu[np.broadcast_to(tube, canvas.hu.shape)] = vessels
+
+
+def _kidney(canvas: Canvas, case: Case, kidney: Kidney) -> None:
+    cortex, medulla, pelvis = case.hu[:3]
+    r = canvas.radius(kidney.centre, kidney.axes, kidney.angle, kidney.lean) + 0.04 * canvas.waves
+    # Fat around the kidney, with other organs pushed aside.
+    canvas.hu[(r < 1.22) & (canvas.hu < 400)] = FAT
+    inwards = -np.sign(kidney.centre[0])
+    hilum = kidney.centre + np.array([inwards * kidney.axes[0] * 0.75, -kidney.axes[1] * 0.2, 0])
+    sinus = canvas.radius(hilum, kidney.axes * np.array([0.6, 0.42, 0.42]))
+    organ = (r < 1) & (sinus > 1)
+    columns = 0.1 * np.sin(canvas.z / 6.0) + 0.08 * canvas.ripples
+    canvas.hu[organ] = cortex
+    canvas.hu[organ & (r + columns < 0.72)] = medulla
+    canvas.hu[(sinus < 0.62) & (r < 0.95)] = pelvis
+    canvas.labels[organ] = KIDNEY
+
+
+def _findings(canvas: Canvas, case: Case) -> None:
+    for blob in case.cysts:
+        where = canvas.blob(blob) < 1
+        canvas.hu[where] = blob.hu
+        canvas.labels[where] = CYST
+    for blob in case.tumors:
+        r = canvas.blob(blob)
+        where = r < 1
+        canvas.hu[where] = blob.hu + 22 * canvas.ripples[where]
+        canvas.hu[r < blob.necrosis] = 18
+        canvas.labels[where] = TUMOR
+
+
+def _scan(canvas: Canvas, case: Case) -> np.ndarray:
+    """Add texture, the blur of the reconstruction, noise, and what HU outliers a scanner leaves."""
+    solid = canvas.hu > -200
+    canvas.hu += np.where(solid, 6 * canvas.ripples, 0).astype(np.float32)
+    blurred = ndimage.gaussian_filter(canvas.hu, (0.35, 0.6, 0.6))
+    grain = ndimage.gaussian_filter(canvas.rng.normal(size=case.shape).astype(np.float32), (0, 0.55, 0.55))
+    blurred += grain * np.float32(case.noise / grain.std())
+    hu = np.clip(np.rint(blurred), -1024, 3071)
+    if case.circle:
+        # Scanners fill what lies outside their round field of view with a value of their own.
+        rows, columns = case.shape[1:]
+        away = np.hypot(np.arange(rows)[:, None] - (rows - 1) / 2, np.arange(columns) - (columns - 1) / 2)
+        hu[:, away > max(rows, columns) / 2] = -1024
+    if case.outliers:
+        hu[:, :2, :2] = -2048
+        middle = np.array(case.shape) // 2
+        hu[middle[0], middle[1] + 2 : middle[1] + 4, middle[2] : middle[2] + 2] = 9500
+    return hu

@@ -1,0 +1,166 @@
+"""Deterministic abdomen CT volumes in KiTS23's layout: the embedded study's data.
+
+Every case follows from (seed, number) alone. It is drawn in millimetres, with x to the patient's left, y to the back
+and z downwards, so that arrays come out in KiTS order. What is random is drawn by `plan_case`, what is drawn is
+painted by `anatomy.paint`.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from isal import igzip
+
+from kidney_ssl.data import anatomy
+from kidney_ssl.data.anatomy import Blob, Case, Kidney
+
+SOURCES = (Path(__file__), Path(anatomy.__file__))  # what decides a phantom's voxels, for its recipe
+
+# Contrast phases: HU of cortex, medulla, renal pelvis, vessels, liver, spleen.
+PHASES = {
+    "native": (35, 33, 10, 42, 58, 50),
+    "arterial": (175, 120, 30, 280, 75, 120),
+    "nephrographic": (175, 165, 30, 150, 110, 120),
+    "excretory": (140, 135, 320, 110, 95, 100),
+}
+
+
+def plan_case(number: int, *, size: int, slices: float, seed: int) -> Case:
+    """Draw everything that makes up one case.
+
+    Args:
+        number: number of the case; 7, 32, 57, ... are not square, 11, 36, ... have HU outliers.
+        size: side of the volume in pixels.
+        slices: factor on the number of slices, which lies between 24 and 115 at 1.
+        seed: seed of the study.
+
+    Returns:
+        The case, in mm and HU.
+    """
+    rng = np.random.default_rng([seed, number])
+    # Most volumes are thick-sliced, a few are thin, as in KiTS23.
+    count = max(4, round(slices * (16 + 96 * rng.random() ** 6)))
+    width = size + (size // 4 if number % 25 == 7 else 0)
+    half = np.array([rng.uniform(140, 185), rng.uniform(98, 132)])
+    pixel = float(2 * half[0] / (rng.uniform(0.78, 0.96) * size))
+    extent = rng.uniform(210, 330)
+    phase = rng.choice(list(PHASES), p=[0.05, 0.4, 0.4, 0.15])
+    # Where the scan begins and ends says nothing about where the kidneys lie in it.
+    level = rng.uniform(-40, 40)
+    kidneys = tuple(_kidney(rng, side, half, level) for side in (-1, 1))
+    bearer = kidneys[rng.integers(2)]
+    tumors = [_tumor(rng, bearer, PHASES[phase], half)]
+    if rng.random() < 0.1:
+        tumors.append(_tumor(rng, kidneys[rng.integers(2)], PHASES[phase], half))
+    cysts = [_on_kidney(rng, kidneys[rng.integers(2)], rng.uniform(5, 16), rng.uniform(-5, 20)) for _ in range(rng.poisson(0.8))]
+    return Case(
+        shape=(count, size, width),
+        spacing=(float(extent / count), pixel, pixel),
+        half=half,
+        shift=rng.normal(0, 6, 2),
+        hu=PHASES[phase],
+        kidneys=kidneys,
+        tumors=tuple(tumors),
+        cysts=tuple(cysts),
+        lesions=tuple(_lesion(rng, half) for _ in range(rng.poisson(2.0))),
+        loops=tuple(_loop(rng, half) for _ in range(rng.integers(18, 34))),
+        table_gap=float(rng.uniform(14, 24)),
+        noise=float(rng.uniform(8, 26)),
+        outliers=number % 25 == 11,
+        circle=bool(rng.random() < 0.2),
+        texture=int(rng.integers(2**32)),
+    )
+
+
+def make_case(number: int, *, size: int, slices: float, seed: int) -> tuple[np.ndarray, np.ndarray, tuple[float, float, float]]:
+    """Make one case.
+
+    Args:
+        number: see `plan_case`.
+        size: see `plan_case`.
+        slices: see `plan_case`.
+        seed: see `plan_case`.
+
+    Returns:
+        (slices, H, W) float64 imaging of whole HU, (slices, H, W) uint8 labels of KiTS23's meaning, both in KiTS
+        order, and the spacing in mm.
+    """
+    case = plan_case(number, size=size, slices=slices, seed=seed)
+    imaging, labels = anatomy.paint(case)
+    return imaging.astype(np.float64), labels, case.spacing
+
+
+def write_case(folder: Path, number: int, *, size: int, slices: float, seed: int) -> None:
+    """Write one case as KiTS23 has it: float64 imaging, uint8 labels, axis 0 axial, the KiTS affine.
+
+    The files are written beside and moved into place; the same case gives the same bytes.
+
+    Args:
+        folder: folder of the case.
+        number: see `plan_case`.
+        size: see `plan_case`.
+        slices: see `plan_case`.
+        seed: see `plan_case`.
+    """
+    imaging, labels, (thickness, row_mm, column_mm) = make_case(number, size=size, slices=slices, seed=seed)
+    affine = np.array([[0, 0, -column_mm, 0], [0, -row_mm, 0, 0], [-thickness, 0, 0, 0], [0, 0, 0, 1.0]])
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, array in (("imaging", imaging), ("segmentation", labels)):
+        beside = folder / f"{name}.tmp"
+        # No time stamp and no file name in the gzip header.
+        beside.write_bytes(igzip.compress(nib.Nifti1Image(array, affine).to_bytes(), 1, mtime=0))
+        beside.replace(folder / f"{name}.nii.gz")
+
+
+def _kidney(rng: np.random.Generator, side: int, half: np.ndarray, level: float) -> Kidney:
+    height = level + rng.normal(0, 20)
+    centre = np.array([side * half[0] * rng.uniform(0.36, 0.46), half[1] * rng.uniform(0.2, 0.42), height])
+    # Organs and tumours grow with the body, so that its size does not tell the tumour's size in pixels.
+    scale = rng.uniform(0.85, 1.15) * half[0] / 162
+    return Kidney(
+        centre=centre,
+        axes=scale * np.array([rng.uniform(24, 31), rng.uniform(21, 27), rng.uniform(44, 58)]),
+        angle=float(rng.normal(side * 0.5, 0.3)),
+        lean=float(rng.normal(side * 0.18, 0.08)),
+    )
+
+
+def _on_kidney(rng: np.random.Generator, kidney: Kidney, radius: float, hu: float) -> Blob:
+    """Put a ball near the surface of a kidney, half in and half out, at any pole."""
+    direction = rng.normal(size=3)
+    direction /= np.linalg.norm(direction)
+    depth = rng.uniform(0.55, 1.1)
+    centre = kidney.centre + direction * kidney.axes * depth
+    axes = radius * rng.uniform(0.85, 1.2, 3)
+    return Blob(centre, axes, hu, ragged=0.05)
+
+
+def _tumor(rng: np.random.Generator, kidney: Kidney, hu: tuple[int, ...], half: np.ndarray) -> Blob:
+    radius = float(np.clip(np.exp(rng.normal(np.log(23), 0.45)), 6, 42)) * half[0] / 162
+    cortex, medulla = hu[:2]
+    kind = rng.choice(["hypo", "iso", "hyper"], p=[0.55, 0.15, 0.3])
+    value = {
+        "hypo": rng.uniform(25, 34 + 0.35 * max(medulla - 30, 20)),
+        "iso": rng.uniform(medulla - 15, medulla + 15),
+        "hyper": cortex + rng.uniform(35, 90),
+    }[kind]
+    blob = _on_kidney(rng, kidney, radius, float(value))
+    necrosis = float(rng.uniform(0.4, 0.7)) if radius > 14 and rng.random() < 0.6 else 0.0
+    return Blob(blob.centre, blob.axes, blob.hu, ragged=0.22, necrosis=necrosis)
+
+
+def _lesion(rng: np.random.Generator, half: np.ndarray) -> Blob:
+    """Draw a lesion of liver or spleen: as large and as bright as a tumour, but in no kidney."""
+    side = -1 if rng.random() < 0.7 else 1
+    centre = np.array([side * half[0] * rng.uniform(0.4, 0.7), half[1] * rng.uniform(-0.35, 0.25), rng.uniform(-110, -10)])
+    return Blob(centre, rng.uniform(7, 24) * rng.uniform(0.8, 1.2, 3), float(rng.uniform(5, 130)), ragged=0.2)
+
+
+def _loop(rng: np.random.Generator, half: np.ndarray) -> Blob:
+    """Draw a piece of bowel or another soft structure anywhere in the belly, next to the kidneys too."""
+    angle, reach = rng.uniform(0, 2 * np.pi), np.sqrt(rng.uniform(0.02, 0.42))
+    centre = np.array([half[0] * reach * np.cos(angle), half[1] * (reach * np.sin(angle) - 0.12), rng.uniform(-60, 160)])
+    gas = rng.random() < 0.18
+    hu = rng.uniform(-900, -600) if gas else rng.uniform(20, 75)
+    return Blob(centre, rng.uniform(9, 22) * rng.uniform(0.7, 1.4, 3), float(hu), ragged=0.25)

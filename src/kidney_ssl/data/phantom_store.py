@@ -1,0 +1,64 @@
+"""The store of the phantom's volumes: made once, kept while parameters and generator stay the same."""
+
+import hashlib
+import json
+from functools import partial
+from pathlib import Path
+
+from kidney_ssl.data import manifest, phantom
+from kidney_ssl.data.cases import each_case
+from kidney_ssl.errors import InputError
+
+RECIPE = "phantom.json"  # beside a phantom's volumes: what they were made from, and their sha256
+
+
+def fill_phantom_store(
+    store: Path, names: list[str], *, size: int, slices: float, seed: int, workers: int
+) -> None:
+    """Make the phantom's cases that the store lacks.
+
+    A case is kept when its recipe (parameters and the generator's source) and the sha256 of both volumes agree.
+
+    Args:
+        store: folder of the volumes.
+        names: the cases to have, case_00000 onwards.
+        size: see `phantom.make_case`.
+        slices: see `phantom.make_case`.
+        seed: see `phantom.make_case`.
+        workers: cases at a time.
+
+    Raises:
+        InputError: a case folder holds volumes that this source did not make; they are left alone.
+    """
+    code = b"".join(path.read_bytes() for path in phantom.SOURCES)
+    recipe = {
+        "generator": hashlib.sha256(code).hexdigest(),
+        "seed": seed,
+        "size": size,
+        "slices": slices,
+    }
+    make = partial(_phantom_case, store=store, recipe=recipe)
+    each_case(make, names, workers=workers, description="phantom")
+
+
+def _phantom_case(case: str, *, store: Path, recipe: dict[str, int | float | str]) -> None:
+    folder = store / case
+    volumes = [folder / "imaging.nii.gz", folder / "segmentation.nii.gz"]
+    note = folder / RECIPE
+    if note.exists():
+        kept = json.loads(note.read_text())
+        if kept["recipe"] == recipe and [manifest.sha256(v) if v.exists() else "" for v in volumes] == kept["sha256"]:
+            return
+        # From here to the new note nothing vouches for the volumes.
+        note.unlink()
+    elif any(volume.exists() for volume in volumes) and not (folder / "phantom.tmp").exists():
+        raise InputError(
+            f"{folder} holds volumes that are not the phantom's: set data.raw_dir to another folder"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "phantom.tmp").touch()
+    number, options = int(case.removeprefix("case_")), {k: v for k, v in recipe.items() if k != "generator"}
+    phantom.write_case(folder, number, **options)
+    beside = folder / "phantom.tmp"
+    beside.write_text(json.dumps({"recipe": recipe, "sha256": [manifest.sha256(v) for v in volumes]}, sort_keys=True))
+    beside.replace(note)

@@ -1,0 +1,284 @@
+"""NIfTI volumes as axial arrays: inflated in chunks, narrowed on the fly, turned by the affine.
+
+Every array comes out in KiTS order, whatever the order on disk: (slices, H, W), slices from the top, row 0 anterior,
+column 0 on the patient's right (axis codes I, P, L). NIfTI stores the first axis fastest, so a chunk of the file is
+a few whole planes of the last axis; each is narrowed and laid into its place, and the volume never exists in its
+stored type.
+"""
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import nibabel as nib
+import numpy as np
+from isal import igzip
+from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
+
+from kidney_ssl.errors import InputError
+
+CHUNK_BYTES = 1 << 20  # of the file's own type: a chunk stays in the cache while it is worked on
+KITS_CODES = ("I", "P", "L")
+KITS_ORIENTATION = axcodes2ornt(KITS_CODES)
+USUAL_HU = (-1100, 3100)  # what scanners give; beyond it lie metal, padding and faults
+LARGEST_ANGLE = np.deg2rad(1.0)  # between a volume's axes and the body's; a gantry tilt is several degrees
+LARGEST_INFLATION = 1032  # of deflate; a header that declares more than its file can hold is false
+LARGEST_LABEL = 3
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where a volume lies: shape (slices, H, W), spacing in mm along them, and the 4 x 4 affine of that order."""
+
+    shape: tuple[int, int, int]
+    spacing_mm: tuple[float, float, float]
+    affine: np.ndarray
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A volume in KiTS order, (slices, H, W), and what is odd about it."""
+
+    array: np.ndarray
+    grid: Grid
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """A volume as the file has it: shape, type, scaling, the way to KiTS order and the way back."""
+
+    shape: tuple[int, int, int]
+    dtype: np.dtype
+    slope: float
+    intercept: float
+    turn: np.ndarray
+    back: np.ndarray
+    grid: Grid
+
+
+def read_grid(path: Path) -> Grid:
+    """Read where a volume lies, from its header alone.
+
+    Raises:
+        InputError: see `read_volume`.
+    """
+    with _opened(path) as stream:
+        return _read_header(path, stream).grid
+
+
+def read_volume(path: Path, dtype: type[np.int16] | type[np.uint8] = np.int16) -> Volume:
+    """Read a volume.
+
+    Memory: the result and one chunk of the file.
+
+    Args:
+        path: .nii or .nii.gz, NIfTI-1 or 2, either byte order.
+        dtype: int16 for imaging in HU, rounded to the nearest; uint8 for labels, which must be 0, 1, 2 or 3.
+
+    Returns:
+        The volume, with a note if it leaves the usual HU.
+
+    Raises:
+        InputError: the file is missing, damaged, no three-dimensional volume, oblique, without orientation, or
+            holds values that are not finite or do not fit; one line that names it.
+    """
+    with _opened(path) as stream:
+        stored = _read_header(path, stream)
+        array = np.empty(stored.grid.shape, dtype)
+        # The result, seen in the file's order: last axis first, as its planes come.
+        target = apply_orientation(array, stored.back).transpose(2, 1, 0)
+        low, high = np.inf, -np.inf
+        for start, planes in _chunks(path, stream, stored):
+            narrow = np.empty(planes.shape, dtype)
+            for raw, plane in zip(planes, narrow, strict=True):
+                least, most = _narrow(path, raw, plane, stored)
+                low, high = min(low, least), max(high, most)
+            target[start : start + len(planes)] = narrow
+    notes = ()
+    if dtype is np.int16 and not (low >= USUAL_HU[0] and high <= USUAL_HU[1]):
+        notes = (f"HU from {low:.0f} to {high:.0f}",)
+    return Volume(array, stored.grid, notes)
+
+
+def label_areas(path: Path) -> tuple[np.ndarray, Grid]:
+    """Count the pixels of each label in each slice, without turning the volume.
+
+    Only words of eight voxels that hold a label are looked at closer: some per cent of a volume.
+
+    Returns:
+        (slices, 4) int64, pixels of labels 0 to 3 from the top slice on; and the grid.
+
+    Raises:
+        InputError: see `read_volume`.
+    """
+    with _opened(path) as stream:
+        stored = _read_header(path, stream)
+        axis = int(np.flatnonzero(stored.turn[:, 0] == 0)[0])  # of the file, that runs along the body
+        count = stored.shape[axis]
+        areas = np.zeros((count, LARGEST_LABEL + 1), np.int64)
+        inner = int(np.prod(stored.shape[:axis]))  # voxels from one slice to the next in the file
+        plane = stored.shape[0] * stored.shape[1]
+        for start, planes in _chunks(path, stream, stored):
+            labels = planes
+            if stored.dtype != np.uint8 or (stored.slope, stored.intercept) != (1, 0):
+                labels = np.empty(planes.shape, np.uint8)
+                for raw, narrow in zip(planes, labels, strict=True):
+                    _narrow(path, raw, narrow, stored)
+            place, value = _nonzero(labels.reshape(-1))
+            if value.size and value.max() > LARGEST_LABEL:
+                raise InputError(f"{path}: label {value.max()} is none of 0 to 3; correct the labels")
+            along = (place + start * plane) // inner % count
+            areas += np.bincount(along * 4 + value, minlength=areas.size).reshape(areas.shape)
+    areas[:, 0] = np.prod(stored.grid.shape[1:]) - areas[:, 1:].sum(axis=1)
+    # From the file's direction along the body to KiTS's.
+    return (areas if stored.turn[axis, 1] == 1 else areas[::-1].copy()), stored.grid
+
+
+def check_pair(imaging: Path, segmentation: Path) -> None:
+    """Refuse imaging and labels that lie on different grids.
+
+    Raises:
+        InputError: their shapes differ, or their affines by more than 0.01 mm.
+    """
+    one, other = read_grid(imaging), read_grid(segmentation)
+    if one.shape != other.shape:
+        raise InputError(f"{imaging} is {one.shape} but {segmentation.name} {other.shape}: their grids must agree")
+    if not np.allclose(one.affine, other.affine, rtol=0, atol=0.01):
+        raise InputError(f"{imaging} and {segmentation.name} lie at different places (affines): their grids must agree")
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """Open a volume for reading its voxels; whatever is wrong with the file becomes one line."""
+    try:
+        if path.name.endswith(".gz"):
+            with igzip.open(path, "rb") as stream:
+                yield cast(BinaryIO, stream)
+        else:
+            with path.open("rb") as stream:
+                yield stream
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
+    except EOFError as error:
+        raise InputError(f"{path}: truncated gzip file; fetch it again") from error
+    except (igzip.BadGzipFile, igzip.isal_zlib.IsalError) as error:
+        raise InputError(f"{path}: not a whole gzip file ({error}); fetch it again") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+def _read_header(path: Path, stream: BinaryIO) -> _Stored:
+    """Read the header and stop before the first voxel."""
+    start = stream.read(4)
+    classes = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
+    sizes = {int.from_bytes(start, order) for order in ("little", "big")} & set(classes)
+    if not sizes:
+        raise InputError(f"{path}: not a NIfTI file")
+    size = sizes.pop()
+    try:
+        header = classes[size].from_fileobj(io.BytesIO(start + stream.read(size - 4)), check=True)
+        slope, intercept = header.get_slope_inter()
+        shape = header.get_data_shape()
+        dtype = header.get_data_dtype()
+        affine = header.get_best_affine()
+        offset = int(header["vox_offset"])
+    except (nib.spatialimages.HeaderDataError, nib.wrapstruct.WrapStructError, ValueError, OverflowError) as error:
+        raise InputError(f"{path}: damaged NIfTI header ({' '.join(str(error).split())})") from error
+    if bytes(header["magic"])[:2] != b"n+":
+        raise InputError(f"{path}: not a NIfTI file of one piece (.nii or .nii.gz)")
+    shape = shape[:3] + tuple(length for length in shape[3:] if length != 1)
+    if len(shape) != len(KITS_CODES):
+        raise InputError(f"{path}: {len(shape)} dimensions {shape}; a volume has 3: give one time or channel alone")
+    if min(shape) < 1:
+        raise InputError(f"{path}: no voxels, its shape is {shape}")
+    if dtype.kind not in "iuf" or dtype.itemsize > np.dtype(np.float64).itemsize:
+        raise InputError(f"{path}: voxels of type {dtype}; convert it to int16, float32 or float64")
+    if not (int(header["qform_code"]) or int(header["sform_code"])):
+        raise InputError(f"{path}: no orientation (qform and sform codes are 0), so the axial axis is unknown")
+    declared = int(np.prod([int(length) for length in shape], dtype=object)) * dtype.itemsize
+    if declared > path.stat().st_size * (LARGEST_INFLATION if path.name.endswith(".gz") else 1):
+        raise InputError(f"{path}: too short for the {declared} bytes of voxels that its header declares; fetch it again")
+    if offset < size or len(stream.read(offset - size)) < offset - size:
+        raise InputError(f"{path}: damaged NIfTI header (voxels at byte {offset})")
+    turn, back, grid = _orient(path, affine, shape)
+    return _Stored(shape, dtype, 1.0 if slope is None else slope, intercept or 0.0, turn, back, grid)
+
+
+def _orient(path: Path, affine: np.ndarray, shape: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray, Grid]:
+    """Find the way from the file's axes to KiTS order, the way back, and the grid in KiTS order."""
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    if not np.isfinite(affine).all() or (spacing <= 0).any():
+        raise InputError(f"{path}: its affine is singular or not finite; correct the header")
+    cosines = np.abs(affine[:3, :3] / spacing)
+    if (cosines.max(axis=0) < np.cos(LARGEST_ANGLE)).any() or len(set(cosines.argmax(axis=0))) < len(spacing):
+        angle = np.rad2deg(np.arccos(np.clip(cosines.max(axis=0), 0, 1))).max()
+        raise InputError(f"{path}: oblique affine ({angle:.1f} degrees off the body's axes); resample it to an axial grid")
+    stored = io_orientation(affine)
+    turn, back = ornt_transform(stored, KITS_ORIENTATION), ornt_transform(KITS_ORIENTATION, stored)
+    turned = affine @ inv_ornt_aff(turn, shape)
+    order = np.argsort(turn[:, 0])
+    lengths = tuple(int(shape[axis]) for axis in order)
+    mm = tuple(float(spacing[axis]) for axis in order)
+    return turn, back, Grid(cast("tuple[int, int, int]", lengths), cast("tuple[float, float, float]", mm), turned)
+
+
+def _chunks(path: Path, stream: BinaryIO, stored: _Stored) -> Iterator[tuple[int, np.ndarray]]:
+    """Read the voxels: first plane and (planes, n1, n0) in the file's type, valid until the next.
+
+    Inflating stops at what the header declares, however much the file would give.
+    """
+    n0, n1, n2 = stored.shape
+    plane = n0 * n1 * stored.dtype.itemsize
+    step = max(1, min(n2, CHUNK_BYTES // plane))
+    buffer = np.empty(step * plane, np.uint8)
+    for start in range(0, n2, step):
+        part = memoryview(buffer)[: min(step, n2 - start) * plane]
+        filled = 0
+        while filled < len(part):
+            got = stream.readinto(part[filled:])  # type: ignore[attr-defined]
+            if not got:
+                raise InputError(f"{path}: ends before its last voxel; fetch it again")
+            filled += got
+        yield start, np.frombuffer(part, stored.dtype).reshape(-1, n1, n0)
+    # Reading on also checks the checksum at the end of a gzip file.
+    if stream.read(1):
+        raise InputError(f"{path}: longer than its header declares; fetch it again")
+
+
+def _narrow(path: Path, raw: np.ndarray, out: np.ndarray, stored: _Stored) -> tuple[float, float]:
+    """Scale, check and round one plane into `out`; its least and greatest value.
+
+    A plane at a time, so that the passes over it stay in the processor's cache.
+    """
+    values = raw
+    if (stored.slope, stored.intercept) != (1, 0):
+        values = raw.astype(np.float64) * stored.slope + stored.intercept
+    least, most = float(values.min()), float(values.max())
+    if not (np.isfinite(least) and np.isfinite(most)):
+        raise InputError(f"{path}: values that are not finite (NaN or infinite); correct the volume")
+    limits = (0, LARGEST_LABEL) if out.dtype == np.uint8 else (-32768, 32767)
+    if least < limits[0] - 0.5 or most > limits[1] + 0.5:
+        what = "labels 0 to 3" if out.dtype == np.uint8 else "HU of int16"
+        raise InputError(f"{path}: values from {least:g} to {most:g} are no {what}; correct the volume")
+    if values.dtype.kind == "f":
+        rounded = np.rint(values)
+        if out.dtype == np.uint8 and (rounded != values).any():
+            raise InputError(f"{path}: labels that are no whole numbers; correct the labels")
+        values = rounded
+    np.copyto(out, values, casting="unsafe")
+    return least, most
+
+
+def _nonzero(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Find the voxels that are not 0: their places in the chunk and their values."""
+    whole = labels.size // 8 * 8
+    words = np.flatnonzero(labels[:whole].view(np.uint64) != 0)
+    places = (words[:, None] * 8 + np.arange(8)).reshape(-1)
+    places = np.concatenate([places, np.arange(whole, labels.size)])
+    values = labels[places]
+    kept = values > 0
+    return places[kept], values[kept]

@@ -1,0 +1,34 @@
+"""Fine-tune an arm's classifier."""
+
+from pathlib import Path
+
+from kidney_ssl import params
+from kidney_ssl.jsonfile import write_json
+from kidney_ssl.training.batches import read_part
+from kidney_ssl.training.device import make_fabric
+from kidney_ssl.training.finetune import PARTS, finetune
+from stages import run
+
+
+def main(arm: str, percent: str, seed: str) -> None:
+    """Write model, curves and predictions to models/finetune/<arm>-<percent>-<seed>."""
+    settings = params.load()
+    name, compute = f"{arm}-{percent}-{seed}", settings.compute
+    result = finetune(
+        {part: read_part(f"data/normalized/{part}_images.npy", f"data/slices/{part}.csv") for part in PARTS},
+        Path(f"models/arm/{arm}.safetensors"),
+        Path(f"models/finetune/{name}"),
+        fabric=make_fabric(compute.device, compute.precision, compute.threads),
+        network=settings.network,
+        seed=int(seed),
+        label=f"finetune-{name}",
+        checkpoints=Path("checkpoints"),
+        resident=compute.resident,
+        **settings.finetune.model_dump(),
+    )
+    write_json(Path(f"logs/finetune/{name}.json"), {"seconds": result.seconds, "images": result.images})
+    print(f"{name}: epoch {result.epoch} of {result.epochs}, {result.images / result.seconds:.0f} slices a second")
+
+
+if __name__ == "__main__":
+    run(main)

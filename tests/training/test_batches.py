@@ -1,0 +1,91 @@
+"""Batches: each row once, the same order everywhere, the same pixels from map and memory."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kidney_ssl.errors import InputError
+from kidney_ssl.training.batches import (
+    Slices,
+    batches_per_epoch,
+    epoch_batches,
+    free_bytes,
+    ordered_batches,
+    read_part,
+    seeded,
+)
+
+CPU = torch.device("cpu")
+
+
+@given(count=st.integers(2, 200), size=st.integers(2, 70), seed=st.integers(0, 2**32 - 1))
+def test_an_epoch_covers_each_row_once_and_no_batch_is_of_one(count, size, seed):
+    batches = epoch_batches(count, size, torch.Generator().manual_seed(seed))
+    assert sorted(torch.cat(batches).tolist()) == list(range(count))
+    assert all(2 <= len(batch) <= size + 1 for batch in batches)
+    assert all(len(batch) == size for batch in batches[:-1])
+    assert len(batches) == batches_per_epoch(count, size)
+
+
+def test_the_generator_decides_the_order():
+    first, same, other = (torch.cat(epoch_batches(50, 8, seeded(1, "order", epoch))) for epoch in (0, 0, 1))
+    assert torch.equal(first, same)
+    assert not torch.equal(first, other)
+    assert not torch.equal(first, torch.arange(50))
+
+
+def test_streams_of_one_seed_differ_and_leave_global_state():
+    before = torch.get_rng_state()
+    draws = {torch.rand(1, generator=seeded(*key)).item() for key in [(0, "a"), (0, "b"), (1, "a"), (0, "a", 0)]}
+    assert len(draws) == 4
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_one_training_slice_is_refused():
+    with pytest.raises(InputError, match="too few"):
+        epoch_batches(1, 8, torch.Generator())
+
+
+def test_evaluation_keeps_the_order():
+    assert torch.equal(torch.cat(ordered_batches(torch.arange(7), 3)), torch.arange(7))
+
+
+@pytest.mark.parametrize("rows", [None, np.array([5, 1, 300])])
+def test_held_and_mapped_slices_give_the_same_batches(tmp_path, rows):
+    images = np.random.default_rng(0).random((301, 4, 4)).astype(np.float16)
+    np.save(tmp_path / "i.npy", images)
+    mapped = np.load(tmp_path / "i.npy", mmap_mode="r")
+    labels = np.arange(301) % 2
+    index = torch.tensor([2, 0])
+    given_rows = np.arange(301) if rows is None else rows
+    for resident in ("always", "never", "auto"):
+        slices = Slices(mapped, labels, device=CPU, resident=resident, rows=rows)
+        batch = slices.batch(index)
+        assert len(slices) == len(given_rows)
+        assert batch.images.dtype == torch.float32
+        assert np.array_equal(batch.images.numpy()[:, 0], images[given_rows[[2, 0]]])
+        assert batch.labels.tolist() == labels[given_rows[[2, 0]]].tolist()
+        assert batch.rows.tolist() == given_rows[[2, 0]].tolist()
+
+
+def test_auto_holds_what_fits_into_half_of_free_memory(monkeypatch):
+    images = np.zeros((4, 8, 8), np.float16)
+    assert free_bytes(CPU) > 1 << 20
+    for free, held in ((2 * images.nbytes, True), (2 * images.nbytes - 2, False)):
+        monkeypatch.setattr("kidney_ssl.training.batches.free_bytes", lambda _, free=free: free)
+        assert (Slices(images, np.zeros(4), device=CPU)._held is not None) == held
+
+
+def test_arrays_that_do_not_match_their_rows_are_refused(tmp_path):
+    pd.DataFrame({"case": ["00001"], "slice": [3]}).to_csv(tmp_path / "f.csv", index=False)
+    np.save(tmp_path / "i.npy", np.zeros((1, 4, 4), np.float16))
+    assert read_part(tmp_path / "i.npy", tmp_path / "f.csv").frame["case"].tolist() == ["00001"]
+    np.save(tmp_path / "i.npy", np.zeros((2, 4, 4), np.float16))
+    with pytest.raises(InputError, match="for 1 rows"):
+        read_part(tmp_path / "i.npy", tmp_path / "f.csv")
+    (tmp_path / "i.npy").write_bytes(b"cut")
+    with pytest.raises(InputError, match="cannot be read"):
+        read_part(tmp_path / "i.npy", tmp_path / "f.csv")

@@ -1,0 +1,66 @@
+"""The epoch that is kept: best on validation, the earliest of equals, blind to the test part."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import f1_score
+from torch import nn
+
+from kidney_ssl.errors import InputError
+from kidney_ssl.training.batches import Slices
+from kidney_ssl.training.best_epoch import BestEpoch
+
+LABELS = {"validation": np.array([0, 1, 0, 1]), "test": np.array([1, 1, 0])}
+IMAGES = {
+    "validation": np.array([-1, 1, -2, 2], np.float16).reshape(4, 1, 1),
+    "test": np.array([1, -1, 1], np.float16).reshape(3, 1, 1),
+}
+
+
+class Scale(nn.Module):
+    """A logit of the pixel times one weight: a negative weight ranks backwards."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+
+    def forward(self, images):
+        return images[:, 0, 0] * self.weight
+
+
+@pytest.fixture
+def best(fabric):
+    data = {name: Slices(IMAGES[name], LABELS[name], device=fabric.device) for name in LABELS}
+    return BestEpoch(Scale(), data, fabric, 3, "toy")
+
+
+def at(best, epoch, weight):
+    best.model.weight.data.fill_(weight)
+    return best(epoch)
+
+
+def test_the_earliest_of_equal_epochs_is_kept_and_a_worse_one_is_not(best):
+    aurocs = [at(best, epoch, weight)["validation_auroc"] for epoch, weight in enumerate([-1.0, 2.0, 3.0, -1.0], 1)]
+    assert aurocs == [0, 1, 1, 0]
+    assert (best.epoch, best.weights["weight"].item()) == (2, 2.0)
+    assert np.allclose(best.probabilities["test"], 1 / (1 + np.exp([-2.0, 2.0, -2.0])))
+
+
+def test_test_figures_are_scikit_learns_at_one_half(best):
+    figures = at(best, 1, 1.0)
+    assert figures["test_accuracy"] == 1 / 3
+    assert figures["test_f1"] == f1_score([1, 1, 0], [1, 0, 1])
+
+
+def test_test_labels_decide_nothing(fabric, best):
+    at(best, 1, 1.0)
+    flipped = {"validation": LABELS["validation"], "test": 1 - LABELS["test"]}
+    data = {name: Slices(IMAGES[name], flipped[name], device=fabric.device) for name in LABELS}
+    other = BestEpoch(Scale(), data, fabric, 3, "toy")
+    at(other, 1, 1.0)
+    assert (other.epoch, other.score) == (best.epoch, best.score)
+
+
+def test_a_network_that_broke_after_its_last_loss_is_refused(best):
+    with pytest.raises(InputError, match="toy: validation logits are not finite after epoch 3"):
+        at(best, 3, float("nan"))

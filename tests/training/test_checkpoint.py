@@ -1,0 +1,114 @@
+"""Checkpoints: replaced whole, never run as code, one process each."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from kidney_ssl.errors import InputError
+from kidney_ssl.training import checkpoint as module
+from kidney_ssl.training.checkpoint import Checkpoint, exclusive, fingerprint, remove_checkpoints
+
+
+def test_what_is_saved_comes_back(tmp_path):
+    file = Checkpoint(tmp_path / "deep" / "a.pt")
+    assert file.load() is None
+    file.save({"x": torch.arange(3), "n": [1.5, {"a": "b"}]})
+    found = file.load()
+    assert found["x"].tolist() == [0, 1, 2]
+    assert found["n"] == [1.5, {"a": "b"}]
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["a.pt"]
+
+
+def test_a_failure_while_writing_leaves_the_old_checkpoint(tmp_path, monkeypatch):
+    file = Checkpoint(tmp_path / "a.pt")
+    file.save({"n": 1})
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(module.os, "fsync", full)
+    with pytest.raises(InputError, match=r"a\.pt: cannot be written \(No space left on device\)"):
+        file.save({"n": 2})
+    assert file.load() == {"n": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["a.pt"]
+
+
+def test_a_checkpoint_with_code_or_damage_is_refused(tmp_path):
+    path = tmp_path / "a.pt"
+    torch.save({"x": subprocess.Popen}, path)
+    with pytest.raises(InputError, match="damaged"):
+        Checkpoint(path).load()
+    path.write_bytes(b"cut")
+    with pytest.raises(InputError, match="damaged"):
+        Checkpoint(path).load()
+
+
+def test_due_only_after_its_seconds(tmp_path):
+    assert Checkpoint(tmp_path / "a.pt", seconds=0).due()
+    assert not Checkpoint(tmp_path / "a.pt", seconds=100).due()
+
+
+def test_any_setting_array_or_file_changes_the_fingerprint(tmp_path):
+    path = tmp_path / "w"
+    path.write_bytes(b"1")
+    array = np.arange(6, dtype=np.float16).reshape(2, 3)
+    base = fingerprint({"a": 1, "b": 2}, [array], [path])
+    assert base == fingerprint({"b": 2, "a": 1}, [array.copy()], [path])
+    changed = array.copy()
+    changed[1, 2] = 0
+    others = [
+        fingerprint({"a": 1, "b": 3}, [array], [path]),
+        fingerprint({"a": 1, "b": 2}, [changed], [path]),
+        fingerprint({"a": 1, "b": 2}, [array.reshape(3, 2)], [path]),
+    ]
+    path.write_bytes(b"2")
+    others.append(fingerprint({"a": 1, "b": 2}, [array], [path]))
+    assert len({base, *others}) == 5
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from kidney_ssl.training.checkpoint import exclusive
+with exclusive(Path(sys.argv[1]), "arm"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_second_process_does_not_start_and_a_killed_one_holds_nothing(tmp_path):
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    try:
+        assert holder.stdout.readline() == b"held\n"
+        with (
+            pytest.raises(InputError, match=f"arm: already training in process {holder.pid} on .* since"),
+            exclusive(tmp_path, "arm"),
+        ):
+            pass
+        with exclusive(tmp_path, "other"):
+            pass
+    finally:
+        os.kill(holder.pid, signal.SIGKILL)
+        holder.communicate()
+    assert (tmp_path / "arm.lock").exists()
+    with exclusive(tmp_path, "arm"):
+        assert str(os.getpid()) in (tmp_path / "arm.lock").read_text()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_cleaning_takes_all_settings_of_one_training_and_no_other(tmp_path):
+    ours, kept = (tmp_path / f"arm-100-0-{digit * 16}.pt" for digit in "ab")
+    other = tmp_path / f"arm-100-0-extra-{'a' * 16}.pt"
+    part = tmp_path / f"arm-100-0-{'c' * 16}.pt.part"
+    for path in (ours, kept, other, part):
+        path.touch()
+    remove_checkpoints(tmp_path, "arm-100-0", keep=[kept])
+    assert set(tmp_path.iterdir()) == {kept, other}

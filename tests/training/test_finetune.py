@@ -1,0 +1,196 @@
+"""Fine-tuning: the same bytes twice and after a kill, selection, grid, and what is refused."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import toy_part
+from sklearn.metrics import roc_auc_score
+
+from kidney_ssl.errors import InputError
+from kidney_ssl.models.resnet import classifier
+from kidney_ssl.models.weights import load_classifier, load_encoder, read_safetensors
+from kidney_ssl.training.checkpoint import Checkpoint
+from kidney_ssl.training.finetune import finetune
+
+FILES = ("model.safetensors", "curves.csv", "predictions.csv")
+
+
+def run(parts, start, out, fabric, **changes):
+    options = {
+        "network": "resnet18",
+        "epochs": 2,
+        "batch_size": 4,
+        "learning_rates": [1e-3],
+        "weight_decay": 1e-5,
+        "min_updates": 0,
+        "batch_norm_momentum": 0.5,
+        "seed": 0,
+        "label": "toy-100-0",
+        "checkpoints": out.parent / "checkpoints",
+    }
+    return finetune(parts, start, out, fabric=fabric, **(options | changes))
+
+
+def contents(folder):
+    return [(folder / name).read_bytes() for name in FILES]
+
+
+def test_two_runs_give_the_same_bytes_and_touch_no_global_random_state(parts, start, tmp_path, fabric):
+    before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
+    run(parts, start, tmp_path / "a", fabric)
+    run(parts, start, tmp_path / "b", fabric, resident="never")
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert before[1:] == (random.getstate(), np.random.get_state()[1].tolist())  # noqa: NPY002
+    assert list((tmp_path / "checkpoints").iterdir()) == []
+
+
+def test_the_written_model_gives_the_written_predictions(parts, start, tmp_path, fabric):
+    run(parts, start, tmp_path / "a", fabric)
+    table = pd.read_csv(tmp_path / "a" / "predictions.csv")
+    assert list(table.columns) == ["part", "case", "slice", "class", "label", "probability"]
+    model = classifier("resnet18", 99)
+    load_classifier(model, tmp_path / "a" / "model.safetensors")
+    with torch.no_grad():
+        for name in ("validation", "test"):
+            rows = table[table["part"] == name]
+            assert rows["case"].tolist() == parts[name].frame["case"].tolist()
+            logits = model.eval()(torch.from_numpy(parts[name].images).float()[:, None])[:, 0]
+            assert np.allclose(rows["probability"], torch.sigmoid(logits), atol=1e-4)
+    curves = pd.read_csv(tmp_path / "a" / "curves.csv")
+    expected = "learning_rate epoch train_loss validation_loss validation_auroc validation_accuracy"
+    assert list(curves.columns) == [*expected.split(), "test_accuracy", "test_f1", "selected"]
+    chosen = curves[curves["selected"] == 1].iloc[0]
+    rows = table[table["part"] == "validation"]
+    assert chosen["validation_auroc"] == roc_auc_score(rows["label"], rows["probability"])
+    assert chosen["validation_auroc"] == curves["validation_auroc"].max()
+    assert chosen["epoch"] == curves.loc[curves["validation_auroc"].idxmax(), "epoch"]  # the earliest of equals
+
+
+def test_training_starts_from_the_encoder_and_the_seeds_head(parts, start, tmp_path, fabric):
+    run(parts, start, tmp_path / "a", fabric, epochs=1, learning_rates=[1e-30], weight_decay=0)
+    found = read_safetensors(tmp_path / "a" / "model.safetensors")
+    expected = classifier("resnet18", 0)
+    load_encoder(expected, start)
+    for name, value in expected.named_parameters():
+        assert torch.allclose(found[name], value, rtol=0, atol=1e-25), name
+
+
+def test_a_separable_toy_is_learned(start, tmp_path, fabric):
+    parts = {"train": toy_part(24, 0), "validation": toy_part(8, 100), "test": toy_part(8, 200)}
+    result = run(parts, start, tmp_path / "a", fabric, epochs=8, batch_size=8)
+    losses = result.curves["train_loss"]
+    assert losses.iloc[-1] < losses.iloc[0] / 2
+    assert result.curves.loc[result.curves["selected"] == 1, "validation_auroc"].item() == 1
+
+
+def test_epochs_are_raised_to_the_least_number_of_updates(parts, start, tmp_path, fabric):
+    result = run(parts, start, tmp_path / "a", fabric, epochs=1, min_updates=5)  # 9 slices: batches of 4 and 5
+    assert result.epochs == len(result.curves) == 3
+    assert result.images == 27
+
+
+def test_each_rate_has_the_same_epochs_and_the_best_on_validation_wins(parts, start, tmp_path, fabric):
+    result = run(parts, start, tmp_path / "a", fabric, learning_rates=[1e-30, 1e-3])
+    curves = result.curves
+    assert curves.groupby("learning_rate").size().tolist() == [2, 2]
+    assert curves["selected"].sum() == 1
+    best = curves.loc[curves["validation_auroc"].idxmax()]  # the first of equals, in the order of the grid
+    assert (result.learning_rate, result.epoch) == (best["learning_rate"], best["epoch"])
+    alone = run(parts, start, tmp_path / "b", fabric, learning_rates=[result.learning_rate])
+    assert alone.predictions.equals(result.predictions)
+
+
+def test_rows_limit_what_is_trained_on(parts, start, tmp_path, fabric):
+    rows = np.array([0, 1, 2, 3])
+    fewer = {**parts, "train": type(parts["train"])(parts["train"].images[rows], parts["train"].frame.iloc[rows])}
+    run(parts, start, tmp_path / "a", fabric, rows=rows)
+    run(fewer, start, tmp_path / "b", fabric)
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+
+
+def test_one_class_in_validation_selects_by_loss_with_a_warning(parts, start, tmp_path, fabric):
+    parts["validation"] = toy_part(4, 100, labels=0)
+    with pytest.warns(UserWarning, match="one class"):
+        result = run(parts, start, tmp_path / "a", fabric)
+    assert result.curves["validation_auroc"].isna().all()
+    assert result.epoch == result.curves["validation_loss"].idxmin() + 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"test": toy_part(4, 0)}, "case_00000 is in train and in test"),
+        ({"validation": toy_part(0, 100)}, "no validation slices"),
+        ({"train": toy_part(6, 0, labels=0)}, "of one class"),
+    ],
+)
+def test_parts_that_cannot_be_trained_on_are_refused(parts, tmp_path, fabric, change, message):
+    with pytest.raises(InputError, match=message):
+        run(parts | change, tmp_path / "not read", tmp_path / "a", fabric)
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_rate_that_blows_up_ends_with_one_line(parts, start, tmp_path, fabric):
+    with pytest.raises(InputError, match=r"^toy-100-0: .* not finite|^toy-100-0: loss is") as caught:
+        run(parts, start, tmp_path / "a", fabric, learning_rates=[1e30], epochs=3)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_failure_in_the_second_rate_goes_on_there(parts, start, tmp_path, fabric, monkeypatch):
+    rates = {"learning_rates": [1e-3, 1e-4], "epochs": 1}
+    run(parts, start, tmp_path / "whole" / "a", fabric, **rates)
+    save, files = Checkpoint.save, []
+
+    def interrupted(self, state):
+        save(self, state)
+        files.append(self.path)
+        if len(set(files)) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Checkpoint, "save", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(parts, start, tmp_path / "cut" / "a", fabric, checkpoint_seconds=0, **rates)
+    monkeypatch.undo()
+    run(parts, start, tmp_path / "cut" / "a", fabric, **rates)
+    assert contents(tmp_path / "cut" / "a") == contents(tmp_path / "whole" / "a")
+
+
+CHILD = """
+import sys
+from pathlib import Path
+sys.path[:0] = [{tests!r}]
+from conftest import toy_part
+from test_finetune import run
+from kidney_ssl.training.device import make_fabric
+parts = {{"train": toy_part(9, 0), "validation": toy_part(6, 100), "test": toy_part(5, 200)}}
+run(parts, Path({start!r}), Path({out!r}), make_fabric("cpu", "32", 1), epochs=4, checkpoint_seconds=0)
+"""
+
+
+def test_a_killed_process_is_continued_to_the_same_bytes(parts, start, tmp_path, fabric):
+    out = tmp_path / "killed" / "a"
+    script = CHILD.format(tests=str(Path(__file__).parent), start=str(start), out=str(out))
+    with subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE) as child:
+        deadline = time.monotonic() + 120
+        while not list((out.parent / "checkpoints").glob("*.pt")) and child.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        os.kill(child.pid, signal.SIGKILL)
+        child.communicate()
+    assert child.returncode == -signal.SIGKILL
+    assert not out.exists()
+    run(parts, start, out, fabric, epochs=4)
+    run(parts, start, tmp_path / "whole" / "a", fabric, epochs=4)
+    assert contents(out) == contents(tmp_path / "whole" / "a")
+    assert list((out.parent / "checkpoints").iterdir()) == []
