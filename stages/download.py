@@ -11,6 +11,7 @@ def main() -> None:
     """Make, fetch or find the volumes of `data.source`."""
     settings = params.load()
     data, store, workers = settings.data, settings.data.store, settings.compute.workers
+    wanted, exclude = data.cases, data.exclude
     if data.source == "kits23":
         from kidney_ssl.data.kits23 import download
 
@@ -20,9 +21,9 @@ def main() -> None:
             from kidney_ssl.data.phantom_store import fill_phantom_store
 
             made = [f"case_{number:05d}" for number in range(settings.phantom.cases)]
-            names = manifest.choose_cases(made, data.cases, data.exclude)
-            fill_phantom_store(store, names, workers=workers, **settings.phantom.model_dump(exclude={"cases"}))
-        rows = manifest.scan(store, data.cases, data.exclude, workers=workers)
+            wanted, exclude = manifest.choose_cases(made, data.cases, data.exclude), []
+            fill_phantom_store(store, wanted, workers=workers, **settings.phantom.model_dump(exclude={"cases"}))
+        rows = manifest.scan(store, wanted, exclude, workers=workers)
     manifest.write_manifest(Path("data/manifest.csv"), rows)
     print(manifest.describe(rows))
 

@@ -200,7 +200,7 @@ class Params(Section):
     network: Literal["resnet18", "resnet34", "resnet50"]
     initialize: Initialize
     arms: Annotated[dict[Name, Arm], Field(min_length=1)]
-    percents: Annotated[list[Annotated[int, Field(ge=1, le=100)]], Field(min_length=1)]
+    percents: Annotated[list[Literal[100]], Field(min_length=1)]
     seeds: Annotated[list[Seed], Field(min_length=1)]
     finetune: Finetune
     report: Report
@@ -212,7 +212,8 @@ class Params(Section):
         for name, arm in self.arms.items():
             if arm.weights not in known:
                 raise ValueError(f"arms.{name}.weights: unknown '{arm.weights}', known: {', '.join(known)}")
-        for key, values in (("percents", self.percents), ("seeds", self.seeds)):
+        rates = self.finetune.learning_rates
+        for key, values in (("percents", self.percents), ("seeds", self.seeds), ("finetune.learning_rates", rates)):
             if len(set(values)) < len(values):
                 raise ValueError(f"{key}: a value stands there twice")
         return self

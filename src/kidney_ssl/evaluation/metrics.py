@@ -76,7 +76,7 @@ def evaluate(predictions: Path, curves: Path) -> dict[str, Any]:
         {
             "selected": {
                 "epoch": int(chosen["epoch"]),
-                "learning_rate": _Exact(chosen["learning_rate"]),
+                "learning_rate": chosen["learning_rate"],
                 "test": test,
                 "validation": validation,
             },
@@ -242,3 +242,24 @@ def _best_on_test(epochs: pd.DataFrame) -> dict[str, Any]:
             "epoch": absent if row is None else int(row["epoch"]),
         }
     return best
+
+
+def _difference(value: Any, other: Any) -> Any:
+    """Subtract two figures; what is missing stays missing, with its reason."""
+    return next((figure for figure in (value, other) if isinstance(figure, Missing)), None) or value - other
+
+
+def _plain(figures: dict[str, Any]) -> dict[str, Any]:
+    """Make figures ready for JSON: rounded, None for what is missing, its reasons beside it."""
+    plain: dict[str, Any] = {}
+    reasons = {name: value.reason for name, value in figures.items() if isinstance(value, Missing)}
+    for name, value in figures.items():
+        if isinstance(value, dict):
+            plain[name] = _plain(value)
+        elif isinstance(value, Missing):
+            plain[name] = None
+        elif isinstance(value, (float, np.floating)):
+            plain[name] = round(float(value), DIGITS)
+        else:
+            plain[name] = value
+    return plain | ({"reasons": reasons} if reasons else {})

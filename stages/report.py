@@ -1,0 +1,50 @@
+"""Put all arms into one table."""
+
+import json
+import shutil
+from itertools import product
+from pathlib import Path
+
+import pandas as pd
+
+from kidney_ssl import params
+from kidney_ssl.jsonfile import write_json
+from kidney_ssl.report.tables import Run, long_curves, long_metrics, markdown, summarise
+from stages import run
+
+
+def main() -> None:
+    """Write metrics/summary.json, plots/*.csv and report/summary.md."""
+    settings = params.load()
+    # From the parameters, never from the files that lie there: a removed arm must not live on.
+    runs = [Run(*one) for one in product(settings.arms, settings.percents, settings.seeds)]
+    _prune(runs)
+    results = {one: json.loads(Path(f"metrics/evaluate/{one.name}.json").read_text()) for one in runs}
+    summary = summarise(results, published=settings.report.published)
+    write_json(Path("metrics/summary.json"), summary)
+    for name, table in {
+        "curves": long_curves({one: pd.read_csv(f"models/finetune/{one.name}/curves.csv") for one in runs}),
+        "metrics": long_metrics(summary),
+    }.items():
+        Path("plots").mkdir(exist_ok=True)
+        table.to_csv(f"plots/{name}.csv", index=False, lineterminator="\n")
+    test_cases = results[runs[0]]["selected"]["test"]["cases"]
+    text = markdown(summary, source=settings.data.source, test_cases=test_cases)
+    Path("report").mkdir(exist_ok=True)
+    Path("report/summary.md").write_text(text, encoding="utf-8")
+    print(text)
+
+
+def _prune(runs: list[Run]) -> None:
+    """Delete what removed arms, seeds and budgets left behind: this stage depends on the folders as a whole."""
+    names = {one.name for one in runs}
+    for path in Path("metrics/evaluate").glob("*.json"):
+        if path.stem not in names:
+            path.unlink()
+    for path in Path("models/finetune").iterdir():
+        if path.name not in names:
+            shutil.rmtree(path)
+
+
+if __name__ == "__main__":
+    run(main)
