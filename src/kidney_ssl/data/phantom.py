@@ -139,15 +139,17 @@ def _on_kidney(rng: np.random.Generator, kidney: Kidney, radius: float, hu: floa
 def _tumor(rng: np.random.Generator, kidney: Kidney, hu: tuple[int, ...], half: np.ndarray) -> Blob:
     radius = float(np.clip(np.exp(rng.normal(np.log(23), 0.45)), 6, 42)) * half[0] / 162
     cortex, medulla = hu[:2]
-    kind = rng.choice(["hypo", "iso", "hyper"], p=[0.55, 0.15, 0.3])
+    blob = _on_kidney(rng, kidney, radius, 0.0)
+    # Bright with a dead core, as clear cell carcinoma; dull throughout, as papillary; bright throughout; like medulla.
+    kind = rng.choice(["core", "dull", "bright", "like"], p=[0.5, 0.25, 0.15, 0.1])
     value = {
-        "hypo": rng.uniform(25, 34 + 0.35 * max(medulla - 30, 20)),
-        "iso": rng.uniform(medulla - 15, medulla + 15),
-        "hyper": cortex + rng.uniform(35, 90),
+        "core": cortex + rng.uniform(20, 70),
+        "dull": rng.uniform(28, 55),
+        "bright": cortex + rng.uniform(40, 90),
+        "like": medulla + rng.uniform(-15, 15),
     }[kind]
-    blob = _on_kidney(rng, kidney, radius, float(value))
-    necrosis = float(rng.uniform(0.4, 0.7)) if radius > 14 and rng.random() < 0.6 else 0.0
-    return Blob(blob.centre, blob.axes, blob.hu, ragged=0.22, necrosis=necrosis)
+    necrosis = float(rng.uniform(0.5, 0.72)) if kind == "core" else 0.0
+    return Blob(blob.centre, blob.axes, float(value), ragged=0.2, necrosis=necrosis)
 
 
 def _lesion(rng: np.random.Generator, half: np.ndarray) -> Blob:
