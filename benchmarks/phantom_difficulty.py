@@ -60,9 +60,9 @@ def run() -> dict[str, float]:
     model.fit(features, rows["label"])
     shortcut = model.decision_function(tested)
     predictions = pd.read_csv("models/finetune/random-100-0/predictions.csv", keep_default_na=False)
-    network = test_rows.merge(
-        predictions[predictions["part"] == "test"], on=["case", "slice"], validate="one_to_one"
-    )["probability"].to_numpy()
+    network = test_rows.merge(predictions[predictions["part"] == "test"], on=["case", "slice"], validate="one_to_one")[
+        "probability"
+    ].to_numpy()
     found = {}
     for name, scores in (("shortcut", shortcut), ("resnet18", network)):
         found[name] = float(roc_auc_score(test_rows["label"], scores))

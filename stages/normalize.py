@@ -13,10 +13,9 @@ def main() -> None:
     """Write data/normalized and metrics/normalization.json."""
     settings = params.load().normalize
     slices, normalized = Path("data/slices"), Path("data/normalized")
-    fixed = (settings.window[0], settings.window[1]) if settings.window else None
-    figures = normalise_store(slices, normalized, fixed=fixed, mode=settings.range)
+    figures = normalise_store(slices, normalized, fixed=settings.window, mode=settings.range)
     left, right = settings.regions.left, settings.regions.right
-    by_hand = {"left": tuple(left), "right": tuple(right)} if left and right else None
+    by_hand = {"left": left, "right": right} if left and right else None
     regions, held = regions_of_store(slices, share=settings.regions.share, by_hand=by_hand)
     write_json(normalized / "regions.json", regions)
     write_json(Path("metrics/normalization.json"), figures | {"regions": held})

@@ -7,9 +7,9 @@ import pandas as pd
 from kidney_ssl import params
 from kidney_ssl.data import manifest
 from kidney_ssl.data.cases import each_case
+from kidney_ssl.data.reader import Reader
 from kidney_ssl.data.registry import kits23_block
 from kidney_ssl.data.selection import select, slice_rows
-from kidney_ssl.data.reader import Reader
 from kidney_ssl.jsonfile import write_json
 from stages import run
 

@@ -25,7 +25,9 @@ def body(name: str) -> dict[str, Any]:
 
 
 def source(module: str) -> str:
-    base = ROOT / "src" / module.replace(".", "/") if module.startswith("kidney_ssl") else ROOT / module.replace(".", "/")
+    base = (
+        ROOT / "src" / module.replace(".", "/") if module.startswith("kidney_ssl") else ROOT / module.replace(".", "/")
+    )
     path = base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
     return path.relative_to(ROOT).as_posix()
 

@@ -100,7 +100,8 @@ class Slice(Section):
     body_opening_mm: Positive
 
 
-Rectangle = Annotated[list[Fraction], Field(min_length=4, max_length=4)]
+# A list of the file becomes a tuple; its members stay strict.
+Rectangle = Annotated[tuple[Fraction, Fraction, Fraction, Fraction], Field(strict=False)]
 
 
 class Regions(Section):
@@ -123,15 +124,15 @@ class Regions(Section):
 class Normalize(Section):
     """From HU to [0, 1]."""
 
-    window: Annotated[list[float | int], Field(min_length=2, max_length=2)] | None
+    window: Annotated[tuple[float, float], Field(strict=False)] | None
     range: Literal["window", "image"]
     regions: Regions
 
     @field_validator("window")
     @classmethod
-    def _ordered(cls, window: list[float] | None) -> list[float] | None:
+    def _ordered(cls, window: tuple[float, float] | None) -> tuple[float, float] | None:
         if window is not None and window[0] >= window[1]:
-            raise ValueError(f"window is [low, high] with low < high, got {window}")
+            raise ValueError(f"window is [low, high] with low < high, got {list(window)}")
         return window
 
 

@@ -42,9 +42,7 @@ def rows() -> pd.DataFrame:
         areas = np.stack([np.bincount(plane.ravel(), minlength=4) for plane in labels])
         frames.append(slice_rows(f"case_{number:05d}", areas, (5.0, 0.8, 0.8), "other"))
     slices = pd.concat(frames, ignore_index=True)
-    selection, _ = select(
-        slices, min_tumor_px=10, folds=3, fold=0, validation=0.25, split_seed=0, draw_seed=0
-    )
+    selection, _ = select(slices, min_tumor_px=10, folds=3, fold=0, validation=0.25, split_seed=0, draw_seed=0)
     return selection.merge(slices, on=["case", "slice"])
 
 
@@ -55,7 +53,7 @@ def store(rows: pd.DataFrame, folder: Path, *, workers: int = 1, reader=read, sc
         folder / "slices",
         frame=FRAME,
         parts=folder / "parts",
-        fingerprints={case: "a" for case in rows["case"]},
+        fingerprints=dict.fromkeys(rows["case"], "a"),
         workers=workers,
         scheduler=scheduler,
     )
@@ -109,9 +107,7 @@ def test_number_of_workers_changes_no_byte(rows: pd.DataFrame, tmp_path: Path) -
 def test_a_dask_cluster_gives_the_same_bytes(rows: pd.DataFrame, tmp_path: Path) -> None:
     distributed = pytest.importorskip("distributed", reason="dask[distributed] is optional")
     store(rows, tmp_path / "one")
-    with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
-    ) as cluster:
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
         store(rows, tmp_path / "two", scheduler=cluster.scheduler_address)
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
 
@@ -138,7 +134,7 @@ def test_a_part_made_from_other_input_is_not_used_again(rows: pd.DataFrame, tmp_
         tmp_path / "slices",
         frame=FRAME,
         parts=tmp_path / "parts",
-        fingerprints={case: "b" for case in rows["case"]},
+        fingerprints=dict.fromkeys(rows["case"], "b"),
         workers=1,
     )
     assert len(log.read_text().split()) == 6

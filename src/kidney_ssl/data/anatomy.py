@@ -65,7 +65,8 @@ class Canvas:
         self.hu = np.full(case.shape, AIR, np.float32)
         self.labels = np.zeros(case.shape, np.uint8)
         z, y, x = (
-            ((np.arange(n) - (n - 1) / 2) * mm).astype(np.float32) for n, mm in zip(case.shape, case.spacing, strict=True)
+            ((np.arange(n) - (n - 1) / 2) * mm).astype(np.float32)
+            for n, mm in zip(case.shape, case.spacing, strict=True)
         )
         self.x = (x - np.float32(case.shift[0]))[None, None, :]
         self.y = (y - np.float32(case.shift[1]))[None, :, None]

@@ -25,9 +25,7 @@ class Box:
         return slice(self.top, self.bottom), slice(self.left, self.right)
 
 
-def body_mask(
-    image: np.ndarray, spacing_mm: tuple[float, float], *, body_hu: int, opening_mm: float
-) -> np.ndarray:
+def body_mask(image: np.ndarray, spacing_mm: tuple[float, float], *, body_hu: int, opening_mm: float) -> np.ndarray:
     """Find the body in one axial slice, without table, clothes and cables.
 
     Threshold, opening by a disk (which parts the thin shells of the table from the back), largest component, holes

@@ -32,7 +32,9 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def choose_cases(available: Sequence[str], wanted: Sequence[str | int] | str | None, exclude: Sequence[str]) -> list[str]:
+def choose_cases(
+    available: Sequence[str], wanted: Sequence[str | int] | str | None, exclude: Sequence[str]
+) -> list[str]:
     """Apply `data.cases` and `data.exclude`.
 
     Args:
@@ -93,9 +95,7 @@ def find_cases(root: Path) -> dict[str, dict[str, Path]]:
     return found
 
 
-def scan(
-    root: Path, wanted: Sequence[str | int] | str | None, exclude: Sequence[str], *, workers: int
-) -> list[Row]:
+def scan(root: Path, wanted: Sequence[str | int] | str | None, exclude: Sequence[str], *, workers: int) -> list[Row]:
     """Hash the volumes of a folder in KiTS layout.
 
     Args:
@@ -131,7 +131,9 @@ def write_manifest(path: Path, rows: Sequence[Row]) -> None:
     with path.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(["case", "file", "bytes", "sha256"])
-        writer.writerows([row.case, row.file, row.bytes, row.sha256] for row in sorted(rows, key=lambda r: (r.case, r.file)))
+        writer.writerows(
+            [row.case, row.file, row.bytes, row.sha256] for row in sorted(rows, key=lambda r: (r.case, r.file))
+        )
 
 
 def by_case(path: Path) -> dict[str, dict[str, Row]]:

@@ -85,9 +85,7 @@ def describe_window(
     return window, {"source": "training tumour pixels", "window": list(window), **statistics}
 
 
-def normalise_store(
-    slices: Path, normalized: Path, *, fixed: tuple[float, float] | None, mode: str
-) -> dict[str, Any]:
+def normalise_store(slices: Path, normalized: Path, *, fixed: tuple[float, float] | None, mode: str) -> dict[str, Any]:
     """Normalise every split, a batch of slices in memory at a time.
 
     Args:

@@ -5,7 +5,6 @@ and z downwards, so that arrays come out in KiTS order. What is random is drawn 
 painted by `anatomy.paint`.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel as nib
@@ -45,7 +44,7 @@ def plan_case(number: int, *, size: int, slices: float, seed: int) -> Case:
     half = np.array([rng.uniform(140, 185), rng.uniform(98, 132)])
     pixel = float(2 * half[0] / (rng.uniform(0.78, 0.96) * size))
     extent = rng.uniform(210, 330)
-    phase = rng.choice(list(PHASES), p=[0.05, 0.4, 0.4, 0.15])
+    phase = rng.choice(list(PHASES), p=[0.05, 0.45, 0.45, 0.05])
     # Where the scan begins and ends says nothing about where the kidneys lie in it.
     level = rng.uniform(-40, 40)
     kidneys = tuple(_kidney(rng, side, half, level) for side in (-1, 1))
@@ -53,7 +52,10 @@ def plan_case(number: int, *, size: int, slices: float, seed: int) -> Case:
     tumors = [_tumor(rng, bearer, PHASES[phase], half)]
     if rng.random() < 0.1:
         tumors.append(_tumor(rng, kidneys[rng.integers(2)], PHASES[phase], half))
-    cysts = [_on_kidney(rng, kidneys[rng.integers(2)], rng.uniform(5, 16), rng.uniform(-5, 20)) for _ in range(rng.poisson(0.8))]
+    cysts = [
+        _on_kidney(rng, kidneys[rng.integers(2)], rng.uniform(5, 16), rng.uniform(-5, 20))
+        for _ in range(rng.poisson(0.8))
+    ]
     return Case(
         shape=(count, size, width),
         spacing=(float(extent / count), pixel, pixel),
@@ -63,7 +65,7 @@ def plan_case(number: int, *, size: int, slices: float, seed: int) -> Case:
         kidneys=kidneys,
         tumors=tuple(tumors),
         cysts=tuple(cysts),
-        lesions=tuple(_lesion(rng, half) for _ in range(rng.poisson(2.0))),
+        lesions=tuple(_lesion(rng, half) for _ in range(rng.poisson(1.5))),
         loops=tuple(_loop(rng, half) for _ in range(rng.integers(18, 34))),
         table_gap=float(rng.uniform(14, 24)),
         noise=float(rng.uniform(8, 26)),
@@ -73,7 +75,9 @@ def plan_case(number: int, *, size: int, slices: float, seed: int) -> Case:
     )
 
 
-def make_case(number: int, *, size: int, slices: float, seed: int) -> tuple[np.ndarray, np.ndarray, tuple[float, float, float]]:
+def make_case(
+    number: int, *, size: int, slices: float, seed: int
+) -> tuple[np.ndarray, np.ndarray, tuple[float, float, float]]:
     """Make one case.
 
     Args:
@@ -120,7 +124,7 @@ def _kidney(rng: np.random.Generator, side: int, half: np.ndarray, level: float)
     scale = rng.uniform(0.85, 1.15) * half[0] / 162
     return Kidney(
         centre=centre,
-        axes=scale * np.array([rng.uniform(24, 31), rng.uniform(21, 27), rng.uniform(44, 58)]),
+        axes=scale * np.array([rng.uniform(27, 34), rng.uniform(24, 30), rng.uniform(46, 60)]),
         angle=float(rng.normal(side * 0.5, 0.3)),
         lean=float(rng.normal(side * 0.18, 0.08)),
     )
@@ -141,7 +145,7 @@ def _tumor(rng: np.random.Generator, kidney: Kidney, hu: tuple[int, ...], half: 
     cortex, medulla = hu[:2]
     blob = _on_kidney(rng, kidney, radius, 0.0)
     # Bright with a dead core, as clear cell carcinoma; dull throughout, as papillary; bright throughout; like medulla.
-    kind = rng.choice(["core", "dull", "bright", "like"], p=[0.5, 0.25, 0.15, 0.1])
+    kind = rng.choice(["core", "dull", "bright", "like"], p=[0.6, 0.2, 0.15, 0.05])
     value = {
         "core": cortex + rng.uniform(20, 70),
         "dull": rng.uniform(28, 55),
@@ -155,14 +159,18 @@ def _tumor(rng: np.random.Generator, kidney: Kidney, hu: tuple[int, ...], half: 
 def _lesion(rng: np.random.Generator, half: np.ndarray) -> Blob:
     """Draw a lesion of liver or spleen: as large and as bright as a tumour, but in no kidney."""
     side = -1 if rng.random() < 0.7 else 1
-    centre = np.array([side * half[0] * rng.uniform(0.4, 0.7), half[1] * rng.uniform(-0.35, 0.25), rng.uniform(-110, -10)])
+    centre = np.array(
+        [side * half[0] * rng.uniform(0.4, 0.7), half[1] * rng.uniform(-0.35, 0.25), rng.uniform(-110, -10)]
+    )
     return Blob(centre, rng.uniform(7, 24) * rng.uniform(0.8, 1.2, 3), float(rng.uniform(5, 130)), ragged=0.2)
 
 
 def _loop(rng: np.random.Generator, half: np.ndarray) -> Blob:
     """Draw a piece of bowel or another soft structure anywhere in the belly, next to the kidneys too."""
     angle, reach = rng.uniform(0, 2 * np.pi), np.sqrt(rng.uniform(0.02, 0.42))
-    centre = np.array([half[0] * reach * np.cos(angle), half[1] * (reach * np.sin(angle) - 0.12), rng.uniform(-60, 160)])
+    centre = np.array(
+        [half[0] * reach * np.cos(angle), half[1] * (reach * np.sin(angle) - 0.12), rng.uniform(-60, 160)]
+    )
     gas = rng.random() < 0.18
     hu = rng.uniform(-900, -600) if gas else rng.uniform(20, 75)
     return Blob(centre, rng.uniform(9, 22) * rng.uniform(0.7, 1.4, 3), float(hu), ragged=0.25)

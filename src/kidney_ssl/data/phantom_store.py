@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -12,9 +13,7 @@ from kidney_ssl.errors import InputError
 RECIPE = "phantom.json"  # beside a phantom's volumes: what they were made from, and their sha256
 
 
-def fill_phantom_store(
-    store: Path, names: list[str], *, size: int, slices: float, seed: int, workers: int
-) -> None:
+def fill_phantom_store(store: Path, names: list[str], *, size: int, slices: float, seed: int, workers: int) -> None:
     """Make the phantom's cases that the store lacks.
 
     A case is kept when its recipe (parameters and the generator's source) and the sha256 of both volumes agree.
@@ -37,28 +36,30 @@ def fill_phantom_store(
         "size": size,
         "slices": slices,
     }
-    make = partial(_phantom_case, store=store, recipe=recipe)
+    make = partial(
+        _phantom_case,
+        store=store,
+        recipe=recipe,
+        write=partial(phantom.write_case, size=size, slices=slices, seed=seed),
+    )
     each_case(make, names, workers=workers, description="phantom")
 
 
-def _phantom_case(case: str, *, store: Path, recipe: dict[str, int | float | str]) -> None:
+def _phantom_case(case: str, *, store: Path, recipe: dict[str, object], write: Callable[[Path, int], None]) -> None:
     folder = store / case
     volumes = [folder / "imaging.nii.gz", folder / "segmentation.nii.gz"]
     note = folder / RECIPE
+    beside = folder / "phantom.tmp"  # the mark of a case in the making
     if note.exists():
         kept = json.loads(note.read_text())
         if kept["recipe"] == recipe and [manifest.sha256(v) if v.exists() else "" for v in volumes] == kept["sha256"]:
             return
-        # From here to the new note nothing vouches for the volumes.
-        note.unlink()
-    elif any(volume.exists() for volume in volumes) and not (folder / "phantom.tmp").exists():
-        raise InputError(
-            f"{folder} holds volumes that are not the phantom's: set data.raw_dir to another folder"
-        )
+    elif any(volume.exists() for volume in volumes) and not beside.exists():
+        raise InputError(f"{folder} holds volumes that are not the phantom's: set data.raw_dir to another folder")
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "phantom.tmp").touch()
-    number, options = int(case.removeprefix("case_")), {k: v for k, v in recipe.items() if k != "generator"}
-    phantom.write_case(folder, number, **options)
-    beside = folder / "phantom.tmp"
+    beside.touch()
+    # From here to the new note nothing vouches for the volumes.
+    note.unlink(missing_ok=True)
+    write(folder, int(case.removeprefix("case_")))
     beside.write_text(json.dumps({"recipe": recipe, "sha256": [manifest.sha256(v) for v in volumes]}, sort_keys=True))
     beside.replace(note)

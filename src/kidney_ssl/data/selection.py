@@ -15,9 +15,7 @@ CLASSES = ("tumor", "kidney", "background")
 KIDNEY, TUMOR, CYST = 1, 2, 3
 
 
-def slice_rows(
-    case: str, areas: np.ndarray, spacing_mm: tuple[float, float, float], block: str
-) -> pd.DataFrame:
+def slice_rows(case: str, areas: np.ndarray, spacing_mm: tuple[float, float, float], block: str) -> pd.DataFrame:
     """Describe every slice of one case.
 
     Args:
@@ -64,9 +62,7 @@ def classify(slices: pd.DataFrame, min_tumor_px: int) -> pd.Series:
     return pd.Series(classes, index=slices.index, name="class")
 
 
-def split_cases(
-    strata: pd.Series, *, folds: int, fold: int, validation: float, seed: int
-) -> dict[str, str]:
+def split_cases(strata: pd.Series, *, folds: int, fold: int, validation: float, seed: int) -> dict[str, str]:
     """Split cases into train, validation and test, stratified.
 
     Within each stratum the cases are shuffled; the strata are laid end to end and dealt out like cards, so that
@@ -230,9 +226,7 @@ def _figures(
         "chosen_total": len(chosen),
         "left_out_small_tumor": int((rows["class"] == "").sum()),
         "ratio": {
-            part: {
-                name: round(int((frame["class"] == name).sum()) / max(len(frame), 1), 6) for name in CLASSES
-            }
+            part: {name: round(int((frame["class"] == name).sum()) / max(len(frame), 1), 6) for name in CLASSES}
             for part, frame in drawn.items()
         },
         "slices_per_case": {

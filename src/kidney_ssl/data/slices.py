@@ -136,10 +136,10 @@ def _lay_together(rows: pd.DataFrame, parts: dict[str, Path], folder: Path, size
     histograms = []
     for case, case_rows in rows.groupby("case"):
         with np.load(parts[str(case)]) as part:
-            for split, members in case_rows.groupby("split"):
+            for of_split, members in case_rows.groupby("split"):
                 within = members.index - case_rows.index[0]
                 for kind in ("images", "masks"):
-                    arrays[split, kind][place[members.index].to_numpy()] = part[kind][within]
+                    arrays[str(of_split), kind][place[members.index].to_numpy()] = part[kind][within]
             described.loc[case_rows.index, "body_mm2"] = part["body_mm2"]
             described.loc[case_rows.index, ["top", "bottom", "left", "right"]] = part["boxes"]
             histograms.append(pd.DataFrame({"case": case, "hu": part["tumor_hu"], "count": part["counts"]}))

@@ -17,6 +17,8 @@ import nibabel as nib
 import numpy as np
 from isal import igzip
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
+from nibabel.spatialimages import HeaderDataError
+from nibabel.wrapstruct import WrapStructError
 
 from kidney_ssl.errors import InputError
 
@@ -98,7 +100,7 @@ def read_volume(path: Path, dtype: type[np.int16] | type[np.uint8] = np.int16) -
                 least, most = _narrow(path, raw, plane, stored)
                 low, high = min(low, least), max(high, most)
             target[start : start + len(planes)] = narrow
-    notes = ()
+    notes: tuple[str, ...] = ()
     if dtype is np.int16 and not (low >= USUAL_HU[0] and high <= USUAL_HU[1]):
         notes = (f"HU from {low:.0f} to {high:.0f}",)
     return Volume(array, stored.grid, notes)
@@ -186,7 +188,7 @@ def _read_header(path: Path, stream: BinaryIO) -> _Stored:
         dtype = header.get_data_dtype()
         affine = header.get_best_affine()
         offset = int(header["vox_offset"])
-    except (nib.spatialimages.HeaderDataError, nib.wrapstruct.WrapStructError, ValueError, OverflowError) as error:
+    except (HeaderDataError, WrapStructError, ValueError, OverflowError) as error:
         raise InputError(f"{path}: damaged NIfTI header ({' '.join(str(error).split())})") from error
     if bytes(header["magic"])[:2] != b"n+":
         raise InputError(f"{path}: not a NIfTI file of one piece (.nii or .nii.gz)")
@@ -201,7 +203,9 @@ def _read_header(path: Path, stream: BinaryIO) -> _Stored:
         raise InputError(f"{path}: no orientation (qform and sform codes are 0), so the axial axis is unknown")
     declared = int(np.prod([int(length) for length in shape], dtype=object)) * dtype.itemsize
     if declared > path.stat().st_size * (LARGEST_INFLATION if path.name.endswith(".gz") else 1):
-        raise InputError(f"{path}: too short for the {declared} bytes of voxels that its header declares; fetch it again")
+        raise InputError(
+            f"{path}: too short for the {declared} bytes of voxels that its header declares; fetch it again"
+        )
     if offset < size or len(stream.read(offset - size)) < offset - size:
         raise InputError(f"{path}: damaged NIfTI header (voxels at byte {offset})")
     turn, back, grid = _orient(path, affine, shape)
@@ -216,7 +220,9 @@ def _orient(path: Path, affine: np.ndarray, shape: tuple[int, int, int]) -> tupl
     cosines = np.abs(affine[:3, :3] / spacing)
     if (cosines.max(axis=0) < np.cos(LARGEST_ANGLE)).any() or len(set(cosines.argmax(axis=0))) < len(spacing):
         angle = np.rad2deg(np.arccos(np.clip(cosines.max(axis=0), 0, 1))).max()
-        raise InputError(f"{path}: oblique affine ({angle:.1f} degrees off the body's axes); resample it to an axial grid")
+        raise InputError(
+            f"{path}: oblique affine ({angle:.1f} degrees off the body's axes); resample it to an axial grid"
+        )
     stored = io_orientation(affine)
     turn, back = ornt_transform(stored, KITS_ORIENTATION), ornt_transform(KITS_ORIENTATION, stored)
     turned = affine @ inv_ornt_aff(turn, shape)
@@ -236,7 +242,7 @@ def _chunks(path: Path, stream: BinaryIO, stored: _Stored) -> Iterator[tuple[int
     step = max(1, min(n2, CHUNK_BYTES // plane))
     buffer = np.empty(step * plane, np.uint8)
     for start in range(0, n2, step):
-        part = memoryview(buffer)[: min(step, n2 - start) * plane]
+        part = memoryview(buffer.data)[: min(step, n2 - start) * plane]
         filled = 0
         while filled < len(part):
             got = stream.readinto(part[filled:])  # type: ignore[attr-defined]

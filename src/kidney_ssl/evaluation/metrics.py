@@ -194,7 +194,9 @@ def _part_figures(rows: pd.DataFrame, where: str) -> dict[str, Any]:
 def _against(rows: pd.DataFrame, negative: str, where: str) -> dict[str, Any]:
     """Figures of tumor slices against one class of negatives, the other left out."""
     pair = rows[rows["class"].isin((TUMOR, negative))]
-    absent = next((Missing(f"no {name} slice in {where}") for name in (TUMOR, negative) if name not in set(pair["class"])), None)
+    absent = next(
+        (Missing(f"no {name} slice in {where}") for name in (TUMOR, negative) if name not in set(pair["class"])), None
+    )
     figures = {} if absent else _figures(pair, where)
     return {"slices": len(pair)} | {name: absent or figures[name] for name in ("accuracy", "auroc")}
 
@@ -224,7 +226,7 @@ def _case_figures(rows: pd.DataFrame, where: str) -> dict[str, Any]:
             "median_accuracy": absent or right.median(),
             "worst_accuracy": absent or right.min(),
             "worst_case": absent or str(right.idxmin()),
-            "below_half": int((right < 0.5).sum()),  # noqa: PLR2004
+            "below_half": int((right < 0.5).sum()),
             "without_tumor": int((tumors == 0).sum()),
         },
     }
@@ -236,7 +238,7 @@ def _best_on_test(epochs: pd.DataFrame) -> dict[str, Any]:
     for name in ("accuracy", "f1"):
         known = epochs.dropna(subset=f"test_{name}")
         absent = None if len(known) else Missing(f"no epoch has a test {name}")
-        row = known.loc[known[f"test_{name}"].idxmax()] if len(known) else None
+        row = known.iloc[int(known[f"test_{name}"].to_numpy().argmax())] if len(known) else None
         best[name] = {
             "value": absent if row is None else row[f"test_{name}"],
             "epoch": absent if row is None else int(row["epoch"]),

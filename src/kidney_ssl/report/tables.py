@@ -128,7 +128,7 @@ def markdown(summary: Summary, *, source: str, test_cases: int) -> str:
         lines.append(f"| {arm} | " + " | ".join("-" if value is None else f"{value:.3f}" for value in cells) + " |")
     lines += [
         "",
-        "The epoch is chosen on validation; \"best epoch on test\" is the thesis's protocol, a choice on the test set.",
+        'The epoch is chosen on validation; "best epoch on test" is the thesis\'s protocol, a choice on the test set.',
     ]
     return "\n".join(lines) + "\n"
 
