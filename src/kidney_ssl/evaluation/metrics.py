@@ -28,6 +28,7 @@ from kidney_ssl.errors import InputError
 
 DIGITS = 6  # decimals of every figure: finer than a slice of the largest test part, coarser than rounding noise
 THRESHOLD = 0.5  # a slice is called tumor from this probability on (Eq. 8-9 of the thesis)
+SETTINGS = ("learning_rate",)  # what the run was given: no figure, so it is passed on as it is
 PARTS = ("validation", "test")
 TUMOR, NEGATIVES = CLASSES[0], CLASSES[1:]
 
@@ -53,7 +54,8 @@ def evaluate(predictions: Path, curves: Path) -> dict[str, Any]:
     Returns:
         selected: epoch, learning_rate, and the figures of the parts test and validation;
         best_on_test: for accuracy and f1 the highest value over the epochs and its epoch;
-        optimism: best_on_test - selected. Floats have `DIGITS` decimals; see the module for None.
+        optimism: best_on_test - selected. Figures have `DIGITS` decimals, the learning rate all that it was given
+        with; see the module for None.
 
     Raises:
         InputError: a file is missing or not in the form above, a slice stands there twice, a case is in both
@@ -65,7 +67,8 @@ def evaluate(predictions: Path, curves: Path) -> dict[str, Any]:
     test = _part_figures(rows[rows["part"] == "test"], "the test part")
     validation_rows = rows[rows["part"] == "validation"]
     validation = _sizes(validation_rows) | _figures(validation_rows, "the validation part")
-    if test["slices"] and abs(chosen["test_accuracy"] - test["accuracy"]) > 1 / test["slices"]:
+    # So that an open accuracy (NaN) does not agree either.
+    if test["slices"] and not abs(chosen["test_accuracy"] - test["accuracy"]) <= 1 / test["slices"]:
         raise InputError(
             f"{curves}: test accuracy {chosen['test_accuracy']:.6f} at the selected epoch, but {predictions} gives "
             f"{test['accuracy']:.6f}: they are of different runs; {_RERUN}"
@@ -261,7 +264,7 @@ def _plain(figures: dict[str, Any]) -> dict[str, Any]:
         elif isinstance(value, Missing):
             plain[name] = None
         elif isinstance(value, (float, np.floating)):
-            plain[name] = round(float(value), DIGITS)
+            plain[name] = float(value) if name in SETTINGS else round(float(value), DIGITS)
         else:
             plain[name] = value
     return plain | ({"reasons": reasons} if reasons else {})
