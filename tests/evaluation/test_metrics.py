@@ -358,7 +358,7 @@ def test_a_file_that_is_missing_or_no_table_is_refused_in_one_line(tmp_path, con
     path = tmp_path / "predictions.csv"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(InputError, match="predictions.csv: .*run the finetune stage again") as caught:
+    with pytest.raises(InputError, match=r"predictions\.csv: .*run the finetune stage again") as caught:
         read_predictions(path)
     assert "\n" not in str(caught.value)
 

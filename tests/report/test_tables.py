@@ -1,0 +1,215 @@
+"""The tables over all arms: the summary's form, means over seeds, the thesis's figures, text and long tables."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from kidney_ssl.evaluation.metrics import evaluate
+from kidney_ssl.jsonfile import write_json
+from kidney_ssl.report.tables import (
+    COLUMNS,
+    FIGURES,
+    Run,
+    long_curves,
+    long_metrics,
+    markdown,
+    published_figures,
+    summarise,
+)
+
+METHODS = Path(__file__).parents[2].parent / "shared" / "METHODS.md"
+# The thesis's names of the arms in METHODS.md, in the order of its table.
+ARMS = {
+    "random weights": ["random"],
+    "ImageNet weights (baseline)": ["imagenet"],
+    "rotation": ["rotation"],
+    "inpainting, random / kidney / switch": ["inpaint_random", "inpaint_kidney", "inpaint_switch"],
+    "Models Genesis": ["genesis"],
+    "SimCLR": ["simclr"],
+    "CPC": ["cpc"],
+    "supervised augmentation": ["supervised"],
+    "unsupervised augmentation": ["unsupervised"],
+}
+
+
+def figures(value, **changes):
+    """Figures of a run, every one of them `value` but for those that are named."""
+    given = {}
+    for name, path in FIGURES.items():
+        place = given
+        for key in path[:-1]:
+            place = place.setdefault(key, {})
+        place[path[-1]] = changes.get(name, value)
+    return given
+
+
+def test_the_summary_is_metric_then_arm_then_number(tmp_path):
+    results = {Run("random", 100, 0): figures(0.7, auroc=0.8), Run("imagenet", 100, 0): figures(0.9)}
+    summary = summarise(results, published=False)
+    assert set(summary) == set(FIGURES)
+    assert summary["accuracy"] == {"imagenet": 0.9, "random": 0.7}
+    assert summary["auroc"] == {"imagenet": 0.9, "random": 0.8}
+    assert all(list(arms) == ["imagenet", "random"] for arms in summary.values())
+    write_json(tmp_path / "summary.json", summary)
+
+
+def test_every_figure_of_the_summary_stands_in_the_figures_of_a_run(tmp_path):
+    rows = [
+        (part, f"{part}_1", number, kind, int(kind == "tumor"), probability)
+        for part in ("validation", "test")
+        for number, (kind, probability) in enumerate([("tumor", 0.9), ("tumor", 0.2), ("kidney", 0.6)])
+    ]
+    columns = ["part", "case", "slice", "class", "label", "probability"]
+    pd.DataFrame(rows, columns=columns).to_csv(tmp_path / "predictions.csv", index=False)
+    curves = pd.DataFrame(
+        {"learning_rate": 0.1, "epoch": [1, 2], "test_accuracy": [1, 1 / 3], "test_f1": [1, 0.5], "selected": [0, 1]}
+    )
+    curves.to_csv(tmp_path / "curves.csv", index=False)
+    run = evaluate(tmp_path / "predictions.csv", tmp_path / "curves.csv")
+    summary = summarise({Run("random", 100, 0): run}, published=False)
+    assert {metric: arms["random"] for metric, arms in summary.items()} == {
+        "accuracy": 0.333333,
+        "accuracy_against_kidney": 0.333333,
+        "accuracy_best_on_test": 1.0,
+        "accuracy_optimism": 0.666667,
+        "accuracy_over_cases": 0.333333,
+        "auroc": 0.5,
+        "auroc_against_kidney": 0.5,
+        "average_precision": 0.833333,
+        "brier": 0.336667,
+        "f1": 0.5,
+        "f1_best_on_test": 1.0,
+        "f1_optimism": 0.5,
+        "sensitivity": 0.5,
+        "specificity": 0.0,
+    }
+
+
+def test_figures_are_means_over_the_seeds_of_an_arm():
+    results = {Run("random", 100, seed): figures(value) for seed, value in enumerate([0.5, 0.6, 0.8])}
+    results[Run("imagenet", 100, 0)] = figures(0.1)
+    assert summarise(results, published=False)["f1"] == {"imagenet": 0.1, "random": 0.633333}
+
+
+def test_smaller_budgets_carry_their_percent_in_the_name_and_all_the_cases_do_not():
+    results = {
+        Run("random", 25, 0): figures(0.5),
+        Run("random", 25, 1): figures(0.6),
+        Run("random", 100, 0): figures(1),
+    }
+    summary = summarise(results, published=False)
+    assert summary["accuracy"] == {"random": 1}
+    assert summary["accuracy_25"] == {"random": 0.55}
+    assert summary["f1_optimism_25"] == {"random": 0.55}
+    assert set(summary) == {*FIGURES, *(f"{name}_25" for name in FIGURES)}
+
+
+def test_a_figure_that_one_seed_lacks_is_none_and_no_mean_of_the_rest():
+    results = {Run("random", 100, 0): figures(0.5, auroc=None), Run("random", 100, 1): figures(0.6)}
+    summary = summarise(results, published=False)
+    assert summary["auroc"] == {"random": None}
+    assert summary["accuracy"] == {"random": 0.55}
+
+
+def test_a_figure_of_zero_is_no_missing_one():
+    summary = summarise({Run("random", 100, 0): figures(0.5, specificity=0.0)}, published=False)
+    assert summary["specificity"] == {"random": 0.0}
+    assert "| 0.000 |" in markdown(summary, source="directory", test_cases=99)
+
+
+def test_the_order_of_results_changes_nothing():
+    results = {Run(arm, 100, seed): figures(0.1 * seed) for arm in ("b", "a") for seed in (2, 0, 1)}
+    backwards = dict(reversed(results.items()))
+    assert str(summarise(results, published=False)) == str(summarise(backwards, published=False))
+
+
+def test_the_thesis_figures_stand_beside_its_arms_and_only_when_asked_for():
+    results = {Run(arm, 100, 0): figures(0.5) for arm in ("imagenet", "rotation", "rotation_long")}
+    assert not [name for name in summarise(results, published=False) if "published" in name]
+    summary = summarise(results, published=True)
+    assert summary["accuracy_published"] == {"imagenet": 0.89, "rotation": 0.87}
+    assert summary["f1_published"] == {"imagenet": 0.89, "rotation": 0.86}
+    assert summary["accuracy"] == dict.fromkeys(("imagenet", "rotation", "rotation_long"), 0.5)
+
+
+@pytest.mark.skipif(not METHODS.exists(), reason="../shared/METHODS.md is not beside this checkout")
+def test_the_thesis_figures_are_those_of_section_7_of_the_methods():
+    section = METHODS.read_text(encoding="utf-8").split("## 7.")[1]
+    expected = []
+    for name, *cells in re.findall(r"^\| (.+?) \| ([\d. /]+) \| ([\d. /]+) \|$", section, re.MULTILINE):
+        accuracies, f1s = (cell.split(" / ") for cell in cells)
+        for arm, accuracy, f1 in zip(ARMS[name], accuracies, f1s, strict=True):
+            expected.append({"arm": arm, "accuracy": accuracy, "f1": f1})
+    assert len(expected) == 11
+    assert published_figures() == expected
+
+
+def table_of(text):
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
+
+
+def test_the_text_shows_each_arm_with_three_decimals_and_what_is_missing_as_a_dash():
+    results = {Run("random", 100, 0): figures(0.12345, auroc=None), Run("imagenet", 100, 0): figures(0.9)}
+    summary = summarise(results, published=True)
+    del summary["f1_published"]["random"]
+    header, rule, *rows = table_of(markdown(summary, source="directory", test_cases=98))
+    assert header == ["arm", *COLUMNS.values()]
+    assert len(rule) == len(header)
+    shown = [dict(zip(header, row, strict=True)) for row in rows]
+    assert [row["arm"] for row in shown] == ["imagenet", "random"]
+    assert (shown[0]["AUROC"], shown[1]["AUROC"]) == ("0.900", "-")
+    assert (shown[1]["accuracy"], shown[1]["accuracy, thesis"], shown[1]["F1, thesis"]) == ("0.123", "0.690", "-")
+
+
+def test_the_text_has_no_column_of_the_thesis_unless_asked_for():
+    summary = summarise({Run("imagenet", 100, 0): figures(0.5)}, published=False)
+    assert "accuracy, thesis" not in markdown(summary, source="phantom", test_cases=30)
+
+
+@pytest.mark.parametrize(("test_cases", "warned"), [(3, True), (29, True), (30, False), (98, False)])
+def test_under_30_test_cases_the_text_says_that_they_are_too_few(test_cases, warned):
+    summary = summarise({Run("random", 100, 0): figures(0.5)}, published=False)
+    text = markdown(summary, source="directory", test_cases=test_cases)
+    assert text.startswith(f"# Study on directory: {test_cases} test cases\n")
+    assert ("Fewer than 30 test cases: too few" in text) == warned
+
+
+@pytest.mark.parametrize(("source", "warned"), [("phantom", True), ("directory", False), ("kits23", False)])
+def test_only_a_phantom_study_is_said_to_say_nothing_about_patients(source, warned):
+    summary = summarise({Run("random", 100, 0): figures(0.5)}, published=False)
+    assert ("says nothing about patients" in markdown(summary, source=source, test_cases=50)) == warned
+
+
+def test_curves_of_all_runs_stand_under_each_other_with_the_run_in_front():
+    curves = {
+        Run("random", 100, 1): pd.DataFrame({"epoch": [1, 2], "test_f1": [0.5, np.nan]}),
+        Run("imagenet", 25, 0): pd.DataFrame({"epoch": [1], "test_f1": [0.7]}),
+        Run("random", 100, 0): pd.DataFrame({"epoch": [1], "test_f1": [0.1]}),
+    }
+    expected = pd.DataFrame(
+        {
+            "arm": ["imagenet", "random", "random", "random"],
+            "percent": [25, 100, 100, 100],
+            "seed": [0, 0, 1, 1],
+            "epoch": [1, 1, 1, 2],
+            "test_f1": [0.7, 0.1, 0.5, np.nan],
+        }
+    )
+    pd.testing.assert_frame_equal(long_curves(curves), expected)
+
+
+def test_long_metrics_list_every_known_figure_once():
+    summary = {"f1": {"b": 0.5, "a": None}, "auroc": {"a": 0.0, "b": 0.25}}
+    expected = [("auroc", "a", 0.0), ("auroc", "b", 0.25), ("f1", "b", 0.5)]
+    assert list(long_metrics(summary).itertuples(index=False, name=None)) == expected
+
+
+def test_long_metrics_of_nothing_known_still_have_their_columns():
+    assert list(long_metrics({"auroc": {"random": None}}).columns) == ["metric", "arm", "value"]
+
+
+def test_a_run_is_named_as_its_stage():
+    assert Run("inpaint_kidney", 25, 3).name == "inpaint_kidney-25-3"
