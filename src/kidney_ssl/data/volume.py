@@ -22,7 +22,8 @@ from nibabel.wrapstruct import WrapStructError
 
 from kidney_ssl.errors import InputError
 
-CHUNK_BYTES = 1 << 20  # of the file's own type: a chunk stays in the cache while it is worked on
+CHUNK_BYTES = 1 << 19  # of the file's own type: a chunk stays in the cache while it is worked on
+PLANES, ROWS = 32, 8  # of the file, that are turned into the result's order at a time
 KITS_CODES = ("I", "P", "L")
 KITS_ORIENTATION = axcodes2ornt(KITS_CODES)
 USUAL_HU = (-1100, 3100)  # what scanners give; beyond it lie metal, padding and faults
@@ -75,7 +76,7 @@ def read_grid(path: Path) -> Grid:
 def read_volume(path: Path, dtype: type[np.int16] | type[np.uint8] = np.int16) -> Volume:
     """Read a volume.
 
-    Memory: the result and one chunk of the file.
+    Memory: the result, one chunk of the file and a few narrow planes.
 
     Args:
         path: .nii or .nii.gz, NIfTI-1 or 2, either byte order.
@@ -94,12 +95,13 @@ def read_volume(path: Path, dtype: type[np.int16] | type[np.uint8] = np.int16) -
         # The result, seen in the file's order: last axis first, as its planes come.
         target = apply_orientation(array, stored.back).transpose(2, 1, 0)
         low, high = np.inf, -np.inf
+        narrow = np.empty((min(PLANES, len(target)), *target.shape[1:]), dtype)
         for start, planes in _chunks(path, stream, stored):
-            narrow = np.empty(planes.shape, dtype)
-            for raw, plane in zip(planes, narrow, strict=True):
-                least, most = _narrow(path, raw, plane, stored)
+            for number, raw in enumerate(planes, start):
+                least, most = _narrow(path, raw, narrow[number % PLANES], stored)
                 low, high = min(low, least), max(high, most)
-            target[start : start + len(planes)] = narrow
+                if number % PLANES == PLANES - 1 or number == len(target) - 1:
+                    _turn(narrow[: number % PLANES + 1], target[number - number % PLANES : number + 1])
     notes: tuple[str, ...] = ()
     if dtype is np.int16 and not (low >= USUAL_HU[0] and high <= USUAL_HU[1]):
         notes = (f"HU from {low:.0f} to {high:.0f}",)
@@ -109,7 +111,7 @@ def read_volume(path: Path, dtype: type[np.int16] | type[np.uint8] = np.int16) -
 def label_areas(path: Path) -> tuple[np.ndarray, Grid]:
     """Count the pixels of each label in each slice, without turning the volume.
 
-    Only words of eight voxels that hold a label are looked at closer: some per cent of a volume.
+    Only the rows of the file that hold a label are looked at closer: some per cent of a volume.
 
     Returns:
         (slices, 4) int64, pixels of labels 0 to 3 from the top slice on; and the grid.
@@ -120,21 +122,14 @@ def label_areas(path: Path) -> tuple[np.ndarray, Grid]:
     with _opened(path) as stream:
         stored = _read_header(path, stream)
         axis = int(np.flatnonzero(stored.turn[:, 0] == 0)[0])  # of the file, that runs along the body
-        count = stored.shape[axis]
-        areas = np.zeros((count, LARGEST_LABEL + 1), np.int64)
-        inner = int(np.prod(stored.shape[:axis]))  # voxels from one slice to the next in the file
-        plane = stored.shape[0] * stored.shape[1]
+        areas = np.zeros((stored.shape[axis], LARGEST_LABEL + 1), np.int64)
         for start, planes in _chunks(path, stream, stored):
             labels = planes
             if stored.dtype != np.uint8 or (stored.slope, stored.intercept) != (1, 0):
                 labels = np.empty(planes.shape, np.uint8)
                 for raw, narrow in zip(planes, labels, strict=True):
                     _narrow(path, raw, narrow, stored)
-            place, value = _nonzero(labels.reshape(-1))
-            if value.size and value.max() > LARGEST_LABEL:
-                raise InputError(f"{path}: label {value.max()} is none of 0 to 3; correct the labels")
-            along = (place + start * plane) // inner % count
-            areas += np.bincount(along * 4 + value, minlength=areas.size).reshape(areas.shape)
+            _count(path, labels.reshape(-1, stored.shape[0]), start * stored.shape[1], stored.shape, axis, areas)
     areas[:, 0] = np.prod(stored.grid.shape[1:]) - areas[:, 1:].sum(axis=1)
     # From the file's direction along the body to KiTS's.
     return (areas if stored.turn[axis, 1] == 1 else areas[::-1].copy()), stored.grid
@@ -240,15 +235,11 @@ def _chunks(path: Path, stream: BinaryIO, stored: _Stored) -> Iterator[tuple[int
     n0, n1, n2 = stored.shape
     plane = n0 * n1 * stored.dtype.itemsize
     step = max(1, min(n2, CHUNK_BYTES // plane))
-    buffer = np.empty(step * plane, np.uint8)
     for start in range(0, n2, step):
-        part = memoryview(buffer.data)[: min(step, n2 - start) * plane]
-        filled = 0
-        while filled < len(part):
-            got = stream.readinto(part[filled:])  # type: ignore[attr-defined]
-            if not got:
-                raise InputError(f"{path}: ends before its last voxel; fetch it again")
-            filled += got
+        wanted = min(step, n2 - start) * plane
+        part = stream.read(wanted)
+        if len(part) < wanted:
+            raise InputError(f"{path}: ends before its last voxel; fetch it again")
         yield start, np.frombuffer(part, stored.dtype).reshape(-1, n1, n0)
     # Reading on also checks the checksum at the end of a gzip file.
     if stream.read(1):
@@ -279,12 +270,57 @@ def _narrow(path: Path, raw: np.ndarray, out: np.ndarray, stored: _Stored) -> tu
     return least, most
 
 
-def _nonzero(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Find the voxels that are not 0: their places in the chunk and their values."""
-    whole = labels.size // 8 * 8
-    words = np.flatnonzero(labels[:whole].view(np.uint64) != 0)
-    places = (words[:, None] * 8 + np.arange(8)).reshape(-1)
-    places = np.concatenate([places, np.arange(whole, labels.size)])
-    values = labels[places]
-    kept = values > 0
-    return places[kept], values[kept]
+def _turn(narrow: np.ndarray, target: np.ndarray) -> None:
+    """Copy planes of the file into the result, whose memory runs another way.
+
+    In KiTS files the axis that runs fastest is the one that runs slowest in the result: some rows at a time, so that
+    a line of the cache is read and written once and not once for every voxel in it.
+    """
+    for top in range(0, narrow.shape[1], ROWS):
+        target[:, top : top + ROWS] = narrow[:, top : top + ROWS]
+
+
+def _count(
+    path: Path, labels: np.ndarray, first: int, shape: tuple[int, int, int], axis: int, areas: np.ndarray
+) -> None:
+    """Add a chunk's labelled pixels to `areas` (slices, 4).
+
+    Args:
+        path: the file, for messages.
+        labels: (rows, n0) uint8: rows of the file's fastest axis.
+        first: number of the first of them.
+        shape: of the file's axes.
+        axis: the one that runs along the body.
+        areas: counts so far.
+    """
+    rows = _labelled_rows(labels)
+    if not rows.size:
+        return
+    # Blocks of 255 rows add up within a byte.
+    taken = np.zeros((-(-rows.size // 255), 255, labels.shape[1]), np.uint8)
+    np.take(labels, rows, axis=0, out=taken.reshape(-1, labels.shape[1])[: rows.size], mode="clip")
+    most = int(taken.max())
+    if most > LARGEST_LABEL:
+        raise InputError(f"{path}: label {most} is none of 0 to 3; correct the labels")
+    for label in range(1, most + 1):
+        found = taken if most == 1 else (taken == label).view(np.uint8)
+        if axis == 0:
+            blocks = np.add.reduce(found, axis=1, dtype=np.uint8)
+            areas[:, label] += blocks.sum(axis=0, dtype=np.int64)
+        else:
+            along = (rows + first) // (1 if axis == 1 else shape[1]) % shape[axis]
+            of_row = np.count_nonzero(found.reshape(-1, labels.shape[1])[: rows.size], axis=1)
+            np.add.at(areas[:, label], along, of_row)
+
+
+def _labelled_rows(labels: np.ndarray) -> np.ndarray:
+    """Find the rows that are not all 0, and perhaps neighbours of theirs, by looking at eight voxels at a time."""
+    count, length = labels.shape
+    flat = labels.reshape(-1)
+    whole = flat.size // 8 * 8
+    voxels = (flat[:whole].view(np.uint64) != 0).nonzero()[0] * 8
+    marked = np.zeros(count, bool)
+    marked[voxels // length] = True
+    marked[(voxels + 7) // length] = True
+    marked[whole // length :] = True  # rows of the rest
+    return marked.nonzero()[0]
