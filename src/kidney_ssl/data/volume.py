@@ -129,7 +129,8 @@ def label_areas(path: Path) -> tuple[np.ndarray, Grid]:
                 labels = np.empty(planes.shape, np.uint8)
                 for raw, narrow in zip(planes, labels, strict=True):
                     _narrow(path, raw, narrow, stored)
-            _count(path, labels.reshape(-1, stored.shape[0]), start * stored.shape[1], stored.shape, axis, areas)
+            rows = labels.reshape(-1, stored.shape[0])
+            _count(path, rows, areas, first=start * stored.shape[1], shape=stored.shape, axis=axis)
     areas[:, 0] = np.prod(stored.grid.shape[1:]) - areas[:, 1:].sum(axis=1)
     # From the file's direction along the body to KiTS's.
     return (areas if stored.turn[axis, 1] == 1 else areas[::-1].copy()), stored.grid
@@ -281,17 +282,17 @@ def _turn(narrow: np.ndarray, target: np.ndarray) -> None:
 
 
 def _count(
-    path: Path, labels: np.ndarray, first: int, shape: tuple[int, int, int], axis: int, areas: np.ndarray
+    path: Path, labels: np.ndarray, areas: np.ndarray, *, first: int, shape: tuple[int, int, int], axis: int
 ) -> None:
     """Add a chunk's labelled pixels to `areas` (slices, 4).
 
     Args:
         path: the file, for messages.
         labels: (rows, n0) uint8: rows of the file's fastest axis.
-        first: number of the first of them.
+        areas: counts so far.
+        first: number of the first of the rows.
         shape: of the file's axes.
         axis: the one that runs along the body.
-        areas: counts so far.
     """
     rows = _labelled_rows(labels)
     if not rows.size:
