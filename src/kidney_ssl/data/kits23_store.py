@@ -1,0 +1,174 @@
+"""One case of KiTS23 in the store: two files in place, both proven, or fetched again.
+
+<store>/case_XXXXX/ holds imaging.nii.gz, segmentation.nii.gz, a note of what was read to its end, the lock of whoever
+works on the case, and, while a file grows, its part.
+"""
+
+import errno
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock
+from isal import igzip
+
+from kidney_ssl.data.fetch import OutageError, size_of
+from kidney_ssl.data.manifest import Row, sha256
+from kidney_ssl.data.registry import Known
+from kidney_ssl.data.volume import check_pair
+from kidney_ssl.errors import InputError
+from kidney_ssl.jsonfile import write_json
+
+NOTE = "verified.json"  # file -> size, sha256 and source, once its gzip was read to the end
+INFLATED_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Published:
+    """A volume as its publisher has it.
+
+    Attributes:
+        name: in the case's folder.
+        url: its address.
+        source: repository@commit; a note of another one does not count.
+        known: size and sha256; None when the repository lacks the file.
+        on_hub: on the Hugging Face hub, else on a plain server.
+    """
+
+    name: str
+    url: str
+    source: str
+    known: Known | None
+    on_hub: bool
+
+
+Fetch = Callable[[Published, Path], object]
+Advance = Callable[[int], object]
+
+
+def complete_case(
+    folder: Path, files: list[Published], *, fetch: Fetch, advance: Advance, cancelled: Callable[[], bool]
+) -> list[Row]:
+    """Have a case's files in place: size and sha256 as published, the gzip read to its end, one grid.
+
+    Args:
+        folder: the case's.
+        files: imaging and segmentation.
+        fetch: brings a path to a file's published bytes, going on from those that are there.
+        advance: told the bytes of files that are there already.
+        cancelled: asked while another run works on the case.
+
+    Returns:
+        One row a file.
+
+    Raises:
+        InputError: a file cannot be had, read or written, or is no volume.
+    """
+    try:
+        # Without the lock first: a whole store may be read-only.
+        if all(_vouched(folder, file) for file in files):
+            advance(sum(file.known.bytes for file in files if file.known))
+        else:
+            folder.mkdir(exist_ok=True)
+            lock = FileLock(folder / ".lock")
+            with lock.acquire(cancel_check=cancelled):
+                _complete(folder, files, fetch, advance)
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise OutageError("no space left on the disk; make room, or set data.raw_dir to another one") from error
+        raise InputError(f"{folder}: cannot be read or written ({error.strerror or error})") from error
+    check_pair(*(folder / file.name for file in files))
+    return [
+        Row(folder.name, f"{folder.name}/{file.name}", file.known.bytes, file.known.sha256)
+        for file in files
+        if file.known
+    ]
+
+
+def missing_bytes(folder: Path, file: Published) -> int:
+    """Tell how much of a file is to be fetched, by sizes alone."""
+    if file.known is None or size_of(folder / file.name) == file.known.bytes:
+        return 0
+    return file.known.bytes - size_of(_part(folder, file))
+
+
+def noted(folder: Path, name: str, source: str) -> Known | None:
+    """Read what a file was when it was read to its end; worth something only while its sha256 is still that."""
+    try:
+        entry = _notes(folder)[name]
+        return Known(entry["bytes"], entry["sha256"]) if entry["source"] == source else None
+    except (LookupError, TypeError):
+        return None
+
+
+def _complete(folder: Path, files: list[Published], fetch: Fetch, advance: Advance) -> None:
+    """Do the work, with the lock held."""
+    if (folder / "phantom.json").exists():
+        raise InputError(f"{folder} holds the phantom's volumes: set data.raw_dir to another folder")
+    for left in set(folder.glob(".*.part")) - {_part(folder, file) for file in files}:
+        left.unlink()
+    problems: list[InputError] = []
+    for file in files:
+        try:
+            _bring(folder, file, fetch, advance)
+        except InputError as error:
+            problems.append(error)
+    if problems:
+        outage = any(isinstance(problem, OutageError) for problem in problems)
+        raise (OutageError if outage else InputError)(", and ".join(map(str, problems)))
+
+
+def _bring(folder: Path, file: Published, fetch: Fetch, advance: Advance) -> None:
+    """Have one file in place and noted."""
+    if file.known is None:
+        raise InputError(f"not in {file.source}: {file.url}")
+    path, part = folder / file.name, _part(folder, file)
+    there = _agrees(path, file.known)
+    if there:
+        advance(file.known.bytes)
+        part.unlink(missing_ok=True)
+        if noted(folder, file.name, file.source) == file.known:
+            return
+    else:
+        fetch(file, part)
+    _inflate(path if there else part, file.url)
+    if not there:
+        part.replace(path)
+    notes = _notes(folder)
+    notes[file.name] = {"bytes": file.known.bytes, "sha256": file.known.sha256, "source": file.source}
+    beside = folder / ".note.part"
+    write_json(beside, notes)
+    beside.replace(folder / NOTE)
+
+
+def _inflate(path: Path, url: str) -> None:
+    """Read a gzip file to its end, which also checks its checksum."""
+    try:
+        with igzip.open(path, "rb") as stream:
+            while stream.read(INFLATED_CHUNK):
+                pass
+    except (EOFError, igzip.BadGzipFile, igzip.isal_zlib.IsalError) as error:
+        raise InputError(f"no whole gzip file, though as published (sha256): {url}") from error
+
+
+def _part(folder: Path, file: Published) -> Path:
+    """Where a file grows; the name tells what it shall be, so another revision's bytes are never continued."""
+    return folder / f".{file.name}.{file.known.sha256[:16] if file.known else 'unknown'}.part"
+
+
+def _agrees(path: Path, known: Known) -> bool:
+    return path.is_file() and path.stat().st_size == known.bytes and sha256(path) == known.sha256
+
+
+def _vouched(folder: Path, file: Published) -> bool:
+    """Whether a file was read to its end before and still has the sha256 that it had then."""
+    known = file.known
+    return known is not None and noted(folder, file.name, file.source) == known and _agrees(folder / file.name, known)
+
+
+def _notes(folder: Path) -> dict[str, dict]:
+    try:
+        return dict(json.loads((folder / NOTE).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return {}
