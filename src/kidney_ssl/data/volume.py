@@ -28,6 +28,7 @@ KITS_CODES = ("I", "P", "L")
 KITS_ORIENTATION = axcodes2ornt(KITS_CODES)
 USUAL_HU = (-1100, 3100)  # what scanners give; beyond it lie metal, padding and faults
 LARGEST_ANGLE = np.deg2rad(1.0)  # between a volume's axes and the body's; a gantry tilt is several degrees
+SMALLEST_DETERMINANT = 1e-3
 LARGEST_INFLATION = 1032  # of deflate; a header that declares more than its file can hold is false
 LARGEST_LABEL = 3
 
@@ -175,7 +176,7 @@ def _read_header(path: Path, stream: BinaryIO) -> _Stored:
     classes = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
     sizes = {int.from_bytes(start, order) for order in ("little", "big")} & set(classes)
     if not sizes:
-        raise InputError(f"{path}: not a NIfTI file")
+        raise InputError(f"{path}: not a NIfTI file; fetch it again")
     size = sizes.pop()
     try:
         header = classes[size].from_fileobj(io.BytesIO(start + stream.read(size - 4)), check=True)
@@ -198,12 +199,14 @@ def _read_header(path: Path, stream: BinaryIO) -> _Stored:
     if not (int(header["qform_code"]) or int(header["sform_code"])):
         raise InputError(f"{path}: no orientation (qform and sform codes are 0), so the axial axis is unknown")
     declared = int(np.prod([int(length) for length in shape], dtype=object)) * dtype.itemsize
-    if declared > path.stat().st_size * (LARGEST_INFLATION if path.name.endswith(".gz") else 1):
-        raise InputError(
-            f"{path}: too short for the {declared} bytes of voxels that its header declares; fetch it again"
-        )
-    if offset < size or len(stream.read(offset - size)) < offset - size:
+    if offset < size:
         raise InputError(f"{path}: damaged NIfTI header (voxels at byte {offset})")
+    if offset + declared > path.stat().st_size * (LARGEST_INFLATION if path.name.endswith(".gz") else 1):
+        raise InputError(
+            f"{path}: too short for the {declared} bytes of voxels, from byte {offset} on, that its header declares; "
+            "fetch it again"
+        )
+    stream.seek(offset)
     turn, back, grid = _orient(path, affine, shape)
     return _Stored(shape, dtype, 1.0 if slope is None else slope, intercept or 0.0, turn, back, grid)
 
@@ -211,7 +214,12 @@ def _read_header(path: Path, stream: BinaryIO) -> _Stored:
 def _orient(path: Path, affine: np.ndarray, shape: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray, Grid]:
     """Find the way from the file's axes to KiTS order, the way back, and the grid in KiTS order."""
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    if not np.isfinite(affine).all() or (spacing <= 0).any():
+    # A determinant of 1 is a right-angled grid, of 0 one whose axes lie in a plane.
+    if (
+        not np.isfinite(affine).all()
+        or (spacing <= 0).any()
+        or abs(np.linalg.det(affine[:3, :3] / spacing)) < SMALLEST_DETERMINANT
+    ):
         raise InputError(f"{path}: its affine is singular or not finite; correct the header")
     cosines = np.abs(affine[:3, :3] / spacing)
     if (cosines.max(axis=0) < np.cos(LARGEST_ANGLE)).any() or len(set(cosines.argmax(axis=0))) < len(spacing):
