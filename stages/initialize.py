@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from kidney_ssl import params
+from kidney_ssl.errors import InputError
 from kidney_ssl.models.weights import imagenet_weights, random_weights, save_weights
 from stages import run
 
@@ -12,6 +13,8 @@ def main(name: str) -> None:
     settings = params.load()
     if name == "random":
         state = random_weights(settings.network, settings.initialize.random.seed)
+    elif name != "imagenet":
+        raise InputError(f"initialize: no initial weights '{name}', known: random, imagenet")
     else:
         imagenet = settings.initialize.imagenet
         state = imagenet_weights(settings.network, imagenet.file if imagenet else None)
