@@ -12,6 +12,7 @@ from kidney_ssl.data.cases import each_case
 from kidney_ssl.errors import InputError
 
 KINDS = ("imaging", "segmentation")
+COLUMNS = ["case", "file", "bytes", "sha256"]
 ENDINGS = (".nii.gz", ".nii")
 REPAIR = "run `dvc repro --force --single-item download`, then `dvc repro`"
 
@@ -130,7 +131,7 @@ def write_manifest(path: Path, rows: Sequence[Row]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(["case", "file", "bytes", "sha256"])
+        writer.writerow(COLUMNS)
         writer.writerows(
             [row.case, row.file, row.bytes, row.sha256] for row in sorted(rows, key=lambda r: (r.case, r.file))
         )
@@ -140,12 +141,14 @@ def by_case(path: Path) -> dict[str, dict[str, Row]]:
     """Read a manifest: case -> kind -> row.
 
     Raises:
-        InputError: it is missing or damaged, or a path in it leaves the store.
+        InputError: it is missing or damaged, a path in it leaves the store, or a case has two files of one kind.
     """
     try:
         with path.open(encoding="utf-8", newline="") as stream:
-            rows = [Row(r["case"], r["file"], int(r["bytes"]), r["sha256"]) for r in csv.DictReader(stream)]
-    except (OSError, KeyError, ValueError, TypeError) as error:
+            lines = list(csv.reader(stream))
+        lines.remove(COLUMNS)  # a ValueError where they are not
+        rows = [Row(case, file, int(size), digest) for case, file, size, digest in lines]
+    except (OSError, ValueError, csv.Error) as error:
         raise InputError(f"{path}: cannot be read ({error}); run `dvc repro download`") from error
     cases: dict[str, dict[str, Row]] = {}
     for row in rows:
@@ -153,7 +156,9 @@ def by_case(path: Path) -> dict[str, dict[str, Row]]:
         kind = file.name.partition(".")[0]
         if file.is_absolute() or ".." in file.parts or "\\" in row.file or kind not in KINDS:
             raise InputError(f"{path}: {row.file!r} of {row.case} is no path of a volume inside the store; {REPAIR}")
-        cases.setdefault(row.case, {})[kind] = row
+        if kind in cases.setdefault(row.case, {}):
+            raise InputError(f"{path}: {row.case} has more than one {kind}; {REPAIR}")
+        cases[row.case][kind] = row
     return cases
 
 
