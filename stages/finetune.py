@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from kidney_ssl import params
+from kidney_ssl.errors import InputError
 from kidney_ssl.jsonfile import write_json
 from kidney_ssl.training.batches import read_part
 from kidney_ssl.training.device import make_fabric
@@ -13,6 +14,8 @@ from stages import run
 def main(arm: str, percent: str, seed: str) -> None:
     """Write model, curves and predictions to models/finetune/<arm>-<percent>-<seed>."""
     settings = params.load()
+    if arm not in settings.arms:
+        raise InputError(f"arms: no arm '{arm}' in params.yaml, known: {', '.join(settings.arms)}")
     name, compute = f"{arm}-{percent}-{seed}", settings.compute
     result = finetune(
         {part: read_part(f"data/normalized/{part}_images.npy", f"data/slices/{part}.csv") for part in PARTS},

@@ -184,9 +184,9 @@ def test_an_arm_with_unknown_weights_is_refused_with_the_known_ones(prepared):
     assert "arms.newcomer.weights: unknown 'initial/nothing', known: initial/random" in line
 
 
-@pytest.mark.parametrize("stage", ["arm", "initialize"])
+@pytest.mark.parametrize("stage", [["arm", "nothing"], ["initialize", "nothing"], ["finetune", "nothing", "100", "0"]])
 def test_a_name_that_the_parameters_do_not_have_is_refused_with_the_known_ones(prepared, stage):
-    line = refused(prepared, stage, "nothing")
+    line = refused(prepared, *stage)
     assert "'nothing'" in line
     assert "known: random" in line
 
