@@ -51,11 +51,14 @@ def _phantom_case(case: str, *, store: Path, recipe: dict[str, object], write: C
     note = folder / RECIPE
     beside = folder / "phantom.tmp"  # the mark of a case in the making
     if note.exists():
-        kept = json.loads(note.read_text())
-        if kept["recipe"] == recipe and [manifest.sha256(v) if v.exists() else "" for v in volumes] == kept["sha256"]:
+        if _vouched(note, recipe, volumes):
+            beside.unlink(missing_ok=True)
             return
-    elif any(volume.exists() for volume in volumes) and not beside.exists():
-        raise InputError(f"{folder} holds volumes that are not the phantom's: set data.raw_dir to another folder")
+    else:
+        there = {folder / (kind + ending) for kind in manifest.KINDS for ending in manifest.ENDINGS}
+        there = {volume for volume in there if volume.exists()}
+        if there - set(volumes) or (there and not beside.exists()):
+            raise InputError(f"{folder} holds volumes that are not the phantom's: set data.raw_dir to another folder")
     folder.mkdir(parents=True, exist_ok=True)
     beside.touch()
     # From here to the new note nothing vouches for the volumes.
@@ -63,3 +66,12 @@ def _phantom_case(case: str, *, store: Path, recipe: dict[str, object], write: C
     write(folder, int(case.removeprefix("case_")))
     beside.write_text(json.dumps({"recipe": recipe, "sha256": [manifest.sha256(v) for v in volumes]}, sort_keys=True))
     beside.replace(note)
+
+
+def _vouched(note: Path, recipe: dict[str, object], volumes: list[Path]) -> bool:
+    """Tell whether a note is whole and speaks of this recipe and of these very volumes."""
+    try:
+        kept = json.loads(note.read_text())
+    except ValueError:
+        return False
+    return kept == {"recipe": recipe, "sha256": [manifest.sha256(v) if v.exists() else "" for v in volumes]}
