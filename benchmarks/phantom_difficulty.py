@@ -15,7 +15,8 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from kidney_ssl.data.slices import load_array, load_rows
+from kidney_ssl.data.arrays import load_array
+from kidney_ssl.data.slices import load_rows
 
 PAIR = ("tumor", "kidney")
 

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from kidney_ssl.data.normalization import describe_window, normalise, tumor_statistics
-from kidney_ssl.data.slices import in_batches
 from kidney_ssl.errors import InputError
 
 
@@ -25,7 +24,8 @@ def test_statistics_are_those_of_the_pixels(values: np.ndarray) -> None:
             tumor_statistics(histogram(values))
         return
     found = tumor_statistics(histogram(values))
-    assert (found["p0_5"], found["p99_5"], found["n"]) == (low, high, values.size)
+    assert (found["p0_5"], found["p99_5"]) == (pytest.approx(low), pytest.approx(high))
+    assert found["n"] == values.size
     assert found["mean"] == pytest.approx(values.mean(), abs=1e-5)
     assert found["std"] == pytest.approx(values.std(), abs=1e-5)
 
@@ -52,7 +52,3 @@ def test_a_fixed_window_looks_at_no_label() -> None:
     assert describe_window(empty, (-150.0, 250.0))[0] == (-150.0, 250.0)
     with pytest.raises(InputError, match="no tumour pixel"):
         describe_window(empty, None)
-
-
-def test_batches_cover_every_row_once() -> None:
-    assert [index for piece in in_batches(600) for index in range(piece.start, piece.stop)] == list(range(600))

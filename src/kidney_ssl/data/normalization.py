@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from kidney_ssl.data.arrays import ArrayWriter, read_pieces, read_shape
 from kidney_ssl.data.selection import SPLITS
-from kidney_ssl.data.slices import in_batches, load_array, load_rows, open_array
+from kidney_ssl.data.slices import load_rows
 from kidney_ssl.errors import InputError
 
 PERCENTILES = (0.5, 99.5)  # nnU-Net's, as the thesis has them
@@ -26,19 +27,28 @@ def tumor_statistics(histogram: pd.DataFrame) -> dict[str, float | int]:
         InputError: no tumour pixel, or all of one value, so that there is no window.
     """
     counts = histogram.groupby("hu")["count"].sum().sort_index()
-    values = np.repeat(counts.index.to_numpy(np.int16), counts.to_numpy(np.int64))
-    if values.size == 0:
+    values, weights = counts.index.to_numpy(np.float64), counts.to_numpy(np.int64)
+    n = int(weights.sum())
+    if n == 0:
         raise InputError("the training slices hold no tumour pixel: set normalize.window by hand")
-    low, high = np.percentile(values, PERCENTILES)
+    low, high = (_percentile(values, weights, percent) for percent in PERCENTILES)
+    mean = float((values * weights).sum() / n)
     if low >= high:
         raise InputError(f"tumour pixels span no window (P0.5 = P99.5 = {low} HU): set normalize.window by hand")
     return {
-        "p0_5": float(low),
-        "p99_5": float(high),
-        "mean": round(float(values.mean(dtype=np.float64)), 6),
-        "std": round(float(values.std(dtype=np.float64)), 6),
-        "n": int(values.size),
+        "p0_5": low,
+        "p99_5": high,
+        "mean": round(mean, 6),
+        "std": round(float(np.sqrt((weights * (values - mean) ** 2).sum() / n)), 6),
+        "n": n,
     }
+
+
+def _percentile(values: np.ndarray, counts: np.ndarray, percent: float) -> float:
+    """Interpolate linearly between order statistics, as numpy does, of values that occur `counts` times."""
+    rank = percent / 100 * (int(counts.sum()) - 1)
+    below, above = values[np.searchsorted(counts.cumsum(), [np.floor(rank), np.ceil(rank)], side="right")]
+    return float(below + (above - below) * (rank - np.floor(rank)))
 
 
 def normalise(images: np.ndarray, window: tuple[float, float], mode: str) -> np.ndarray:
@@ -100,10 +110,9 @@ def normalise_store(slices: Path, normalized: Path, *, fixed: tuple[float, float
     window, figures = describe_window(load_rows(slices / "tumor_hu.csv"), fixed)
     normalized.mkdir(parents=True, exist_ok=True)
     for split in SPLITS:
-        images = load_array(slices / f"{split}_images.npy")
-        scaled = open_array(normalized / f"{split}_images.npy", images.shape, np.float16)
-        for piece in in_batches(len(images)):
-            scaled[piece] = normalise(images[piece], window, mode)
-        if isinstance(scaled, np.memmap):
-            scaled.flush()
+        images = slices / f"{split}_images.npy"
+        scaled = ArrayWriter(normalized / f"{split}_images.npy", read_shape(images), np.float16)
+        for piece in read_pieces(images):
+            scaled.append(normalise(piece, window, mode))
+        scaled.close()
     return figures | {"range": mode}

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from kidney_ssl.data.arrays import read_pieces, read_shape
 from kidney_ssl.data.selection import KIDNEY, TUMOR
-from kidney_ssl.data.slices import in_batches, load_array, load_rows
+from kidney_ssl.data.slices import load_rows
 
 # Fractions of the frame's side, half-open: [top, bottom, left, right]. "left" is image-left: the patient's right.
 Rectangle = tuple[float, float, float, float]
@@ -142,15 +143,11 @@ def regions_of_store(
     Returns:
         The regions for regions.json, and `coverage` of each part with the source of the regions.
     """
-    parts = {split: load_array(slices / f"{split}_masks.npy") for split in ("train", "validation")}
-
-    def batches(split: str) -> Iterable[np.ndarray]:
-        return (parts[split][piece] for piece in in_batches(len(parts[split])))
-
-    size = parts["train"].shape[1]
-    regions = by_hand or find_regions(label_density(batches("train"), size), share)
+    masks = {split: slices / f"{split}_masks.npy" for split in ("train", "validation")}
+    size = read_shape(masks["train"])[1]
+    regions = by_hand or find_regions(label_density(read_pieces(masks["train"]), size), share)
     held: dict[str, Any] = {"source": "by hand" if by_hand else f"smallest that hold {share:g} of the training masks"}
-    for split in parts:
+    for split, path in masks.items():
         labels = load_rows(slices / f"{split}.csv")["label"].to_numpy()
-        held[split] = coverage(batches(split), labels, regions)
+        held[split] = coverage(read_pieces(path), labels, regions)
     return regions, held

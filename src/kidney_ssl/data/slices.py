@@ -3,7 +3,7 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from kidney_ssl.data.arrays import ArrayWriter
 from kidney_ssl.data.body import standardise
 from kidney_ssl.data.cases import each_case
 from kidney_ssl.data.selection import SPLITS, TUMOR
@@ -124,54 +125,32 @@ def _cut_case(
 
 
 def _lay_together(rows: pd.DataFrame, parts: dict[str, Path], folder: Path, size: int) -> None:
-    """Copy the parts into one array a split, one case in memory at a time."""
+    """Write the parts into one array a split, one case in memory at a time."""
     folder.mkdir(parents=True, exist_ok=True)
     described = rows.assign(body_mm2=0.0, top=0, bottom=0, left=0, right=0)
-    place = rows.groupby("split").cumcount()
     arrays = {}
     for split in SPLITS:
         shape = (int((rows["split"] == split).sum()), size, size)
         for kind, dtype in (("images", np.int16), ("masks", np.uint8)):
-            arrays[split, kind] = open_array(folder / f"{split}_{kind}.npy", shape, dtype)
+            arrays[split, kind] = ArrayWriter(folder / f"{split}_{kind}.npy", shape, dtype)
     histograms = []
+    # In the order of cases, so that each split's rows come in their order too.
     for case, case_rows in rows.groupby("case"):
         with np.load(parts[str(case)]) as part:
             for of_split, members in case_rows.groupby("split"):
                 within = members.index - case_rows.index[0]
                 for kind in ("images", "masks"):
-                    arrays[str(of_split), kind][place[members.index].to_numpy()] = part[kind][within]
+                    arrays[str(of_split), kind].append(part[kind][within])
             described.loc[case_rows.index, "body_mm2"] = part["body_mm2"]
             described.loc[case_rows.index, ["top", "bottom", "left", "right"]] = part["boxes"]
             histograms.append(pd.DataFrame({"case": case, "hu": part["tumor_hu"], "count": part["counts"]}))
     for array in arrays.values():
-        if isinstance(array, np.memmap):
-            array.flush()
+        array.close()
     for split in SPLITS:
         described[described["split"] == split].drop(columns="split").to_csv(
             folder / f"{split}.csv", index=False, lineterminator="\n"
         )
     pd.concat(histograms).to_csv(folder / "tumor_hu.csv", index=False, lineterminator="\n")
-
-
-def open_array(path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> np.ndarray:
-    """Create an .npy file to be filled in place; an empty array (which cannot be mapped) is just written."""
-    if 0 in shape:
-        np.save(path, np.empty(shape, dtype))
-        return np.empty(shape, dtype)
-    array: np.ndarray = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
-    return array
-
-
-def load_array(path: Path) -> np.ndarray:
-    """Map an .npy file read-only; an empty array is read whole."""
-    array: np.ndarray = np.load(path, mmap_mode=None if path.stat().st_size <= 128 else "r")
-    return array
-
-
-def in_batches(count: int) -> Iterator[slice]:
-    """Cut `count` rows into pieces of 256, so that memory stays flat whatever the size of the study."""
-    for start in range(0, count, 256):
-        yield slice(start, min(start + 256, count))
 
 
 def load_rows(path: Path) -> pd.DataFrame:

@@ -1,0 +1,63 @@
+"""Peak memory of the stages select, slice and normalize, with a number of cases and with four times as many."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmarks.timing import peak_mb, report_peak
+from kidney_ssl.data.phantom import write_case
+
+CASES = 8
+SIZE = 192
+STAGES = ("select", "slice", "normalize")
+ROOT = Path(__file__).parents[1]
+
+
+def run() -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Measure; a row a stage, and the megabytes."""
+    peaks: dict[int, dict[str, float]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for cases in (CASES, 4 * CASES):
+            study = Path(folder) / str(cases)
+            make_study(study, cases)
+            peaks[cases] = {stage: peak_mb("benchmarks.preparation", str(study), stage) for stage in STAGES}
+    rows = [
+        {
+            "work": f"peak memory of the stage {stage}, {4 * CASES} cases",
+            "against": f"{CASES} cases",
+            "value": round(peaks[4 * CASES][stage] / peaks[CASES][stage], 3),
+            "bar": 1.1,
+            "met": peaks[4 * CASES][stage] <= 1.1 * peaks[CASES][stage],
+        }
+        for stage in STAGES
+    ]
+    return rows, {"peak memory, MB": {str(cases): found for cases, found in peaks.items()}}
+
+
+def make_study(folder: Path, cases: int) -> None:
+    """Lay a directory study of phantom cases, each as large as the next: the same few cases under new names."""
+    for number in range(cases):
+        write_case(folder / "raw" / f"case_{number:05d}", number % CASES, size=SIZE, slices=1.0, seed=0)
+    params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    params["data"] |= {"source": "directory", "root": "raw"}
+    params["select"]["min_tumor_px"] *= (SIZE // params["phantom"]["size"]) ** 2
+    params["slice"]["image_size"] = SIZE
+    (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    stage(folder, "download")
+
+
+def stage(folder: Path, name: str) -> None:
+    """Run a stage in a study's folder."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src")])}
+    command = [sys.executable, "-m", f"stages.{name}"]
+    subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
+
+
+if __name__ == "__main__":
+    stage(Path(sys.argv[1]), sys.argv[2])
+    report_peak()

@@ -1,0 +1,71 @@
+"""Arrays of slices as .npy files: written and read in pieces, so that memory stays flat whatever their length.
+
+Pages of a memory map count as a process's memory once they are touched; who walks through a whole array reads it
+from the file instead. Training picks rows at random and maps the array (`load_array`).
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+ROWS = 256  # of a piece
+
+
+class ArrayWriter:
+    """An .npy file that is written row after row.
+
+    Args:
+        path: the file; it is whole after `close`.
+        shape: of the whole array.
+        dtype: of its values.
+    """
+
+    def __init__(self, path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> None:
+        self._left = shape[0]
+        self._row = shape[1:]
+        self._dtype = np.dtype(dtype)
+        self._stream: BinaryIO = path.open("wb")
+        described = {"descr": self._dtype.str, "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(self._stream, described)
+
+    def append(self, rows: np.ndarray) -> None:
+        """Write rows (n, ...) behind those that are there."""
+        if rows.shape[1:] != self._row or rows.dtype != self._dtype or len(rows) > self._left:
+            raise ValueError(f"{rows.dtype} {rows.shape} does not fit {self._left} rows of {self._dtype} {self._row}")
+        self._left -= len(rows)
+        self._stream.write(np.ascontiguousarray(rows).data)
+
+    def close(self) -> None:
+        """Finish the file."""
+        self._stream.close()
+        if self._left:
+            raise ValueError(f"{self._left} rows are missing")
+
+
+def read_shape(path: Path) -> tuple[int, ...]:
+    """Read the shape of an .npy file."""
+    with path.open("rb") as stream:
+        return _header(stream)[0]
+
+
+def read_pieces(path: Path) -> Iterator[np.ndarray]:
+    """Read an .npy file from its beginning to its end, `ROWS` rows at a time."""
+    with path.open("rb") as stream:
+        (count, *row), dtype = _header(stream)
+        for start in range(0, count, ROWS):
+            rows = min(ROWS, count - start)
+            yield np.fromfile(stream, dtype, rows * int(np.prod(row))).reshape(rows, *row)
+
+
+def load_array(path: Path) -> np.ndarray:
+    """Map an .npy file read-only; an empty array, which cannot be mapped, is read."""
+    array: np.ndarray = np.load(path, mmap_mode=None if 0 in read_shape(path) else "r")
+    return array
+
+
+def _header(stream: BinaryIO) -> tuple[tuple[int, ...], np.dtype]:
+    np.lib.format.read_magic(stream)
+    shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+    return shape, dtype
