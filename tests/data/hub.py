@@ -17,6 +17,7 @@ import urllib.parse
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -55,7 +56,7 @@ class Request:
     server: str
     method: str
     path: str
-    headers: dict[str, str]
+    headers: Message
     sent: int = 0
 
 
@@ -116,7 +117,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer(self) -> None:
         hub = self.server.hub
-        self.request_ = Request(self.server.name, self.command, self.path, dict(self.headers))
+        self.request_ = Request(self.server.name, self.command, self.path, self.headers)
         with hub.lock:
             hub.requests.append(self.request_)
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
@@ -124,7 +125,7 @@ class Handler(BaseHTTPRequestHandler):
         if fault and fault.kind == "status":
             return self.plain(fault.status, b"fault", headers=fault.headers)
         if fault and fault.kind == "html":
-            return self.plain(200, b"<html>Something went wrong</html>", kind="text/html; charset=utf-8")
+            return self.page()
         if fault and fault.kind == "junk":
             return self.plain(200, b"not what was asked for")
         return getattr(self, f"answer_{self.server.name}")(body, fault)
@@ -168,6 +169,14 @@ class Handler(BaseHTTPRequestHandler):
         sha256 = hashlib.sha256(content).hexdigest()
         lfs = {"oid": sha256, "size": len(content), "pointerSize": 134}
         return {"type": "file", "oid": "c" * 40, "size": len(content), "lfs": lfs, "path": path, "xetHash": sha256}
+
+    def page(self) -> None:
+        """Some page of some proxy: in chunks, so that its length is not told."""
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html; charset=utf-8")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        self.wfile.write(b"1f\r\n<html>Something is wrong</html>\r\n0\r\n\r\n")
 
     def plain(self, status: int, body: bytes, kind: str = "text/plain", headers: dict[str, str] | None = None) -> None:
         self.send_response(status)
@@ -213,6 +222,7 @@ class Handler(BaseHTTPRequestHandler):
         if kind == "stall":
             self.server.hub.closing.wait(20)
         if kind == "reset":
+            time.sleep(0.05)  # what was sent shall arrive
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         if kind in ("cut", "reset", "stall"):
             self.close_connection = True

@@ -143,7 +143,7 @@ def fetch(
         InputError: the file is not there, or the server gives another one.
         OSError: it cannot be written.
     """
-    # Twice, since it may be the earlier run's bytes that were damaged.
+    # Twice, since it may be the earlier run's bytes that were damaged, or too many.
     for _ in range(2):
         try:
             _fill(url, target, known.bytes, headers=headers, timeout=timeout, advance=advance, stop=stop)
@@ -151,7 +151,7 @@ def fetch(
             raise _explained(url, error) from error
         if sha256(target) == known.sha256:
             return
-        advance(-known.bytes)
+        advance(-size_of(target))
         target.unlink()
     raise InputError(f"wrong bytes (sha256) from {url}")
 
@@ -160,8 +160,6 @@ def _fill(
     url: str, target: Path, size: int, *, advance: Callable[[int], object], stop: threading.Event, **how: Any
 ) -> None:
     """Go on until the file has its size, or nothing comes any more."""
-    if size_of(target) > size:
-        target.unlink()
     advance(size_of(target))
     vain = 0
     while (have := size_of(target)) < size:
