@@ -16,6 +16,7 @@ from typing import BinaryIO, cast
 import nibabel as nib
 import numpy as np
 from isal import igzip
+from nibabel.imageglobals import LoggingOutputSuppressor
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
@@ -179,7 +180,8 @@ def _read_header(path: Path, stream: BinaryIO) -> _Stored:
         raise InputError(f"{path}: not a NIfTI file; fetch it again")
     size = sizes.pop()
     try:
-        header = classes[size].from_fileobj(io.BytesIO(start + stream.read(size - 4)), check=True)
+        with LoggingOutputSuppressor():  # nibabel prints what it also raises
+            header = classes[size].from_fileobj(io.BytesIO(start + stream.read(size - 4)), check=True)
         slope, intercept = header.get_slope_inter()
         shape = header.get_data_shape()
         dtype = header.get_data_dtype()
@@ -267,7 +269,7 @@ def _narrow(path: Path, raw: np.ndarray, out: np.ndarray, stored: _Stored) -> tu
     if not (np.isfinite(least) and np.isfinite(most)):
         raise InputError(f"{path}: values that are not finite (NaN or infinite); correct the volume")
     limits = (0, LARGEST_LABEL) if out.dtype == np.uint8 else (-32768, 32767)
-    if least < limits[0] - 0.5 or most > limits[1] + 0.5:
+    if least < limits[0] - 0.5 or most >= limits[1] + 0.5:
         what = "labels 0 to 3" if out.dtype == np.uint8 else "HU of int16"
         raise InputError(f"{path}: values from {least:g} to {most:g} are no {what}; correct the volume")
     if values.dtype.kind == "f":
@@ -325,6 +327,8 @@ def _count(
 def _labelled_rows(labels: np.ndarray) -> np.ndarray:
     """Find the rows that are not all 0, and perhaps neighbours of theirs, by looking at eight voxels at a time."""
     count, length = labels.shape
+    if length < 8:  # eight voxels may then lie in more than two rows
+        return labels.any(axis=1).nonzero()[0]
     flat = labels.reshape(-1)
     whole = flat.size // 8 * 8
     voxels = (flat[:whole].view(np.uint64) != 0).nonzero()[0] * 8
