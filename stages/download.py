@@ -3,9 +3,8 @@
 from pathlib import Path
 
 from kidney_ssl import params
-from kidney_ssl.data import manifest
+from kidney_ssl.data import kits23, manifest
 from kidney_ssl.data.phantom_store import fill_phantom_store
-from kidney_ssl.errors import InputError
 from stages import run
 
 
@@ -13,9 +12,13 @@ def main() -> None:
     """Make, fetch or find the volumes of `data.source`."""
     settings = params.load()
     data, store, workers = settings.data, settings.data.store, settings.compute.workers
+    licence = Path("data/LICENSE-KiTS23.txt")
+    licence.unlink(missing_ok=True)
     if data.source == "kits23":
-        raise InputError("data.source kits23: not built yet; fetch the volumes and use data.source directory")
-    if data.source == "phantom":
+        rows = kits23.download(store, cases=data.cases, exclude=data.exclude, **settings.kits23.model_dump())
+        licence.parent.mkdir(exist_ok=True)
+        licence.write_text(kits23.LICENCE, encoding="utf-8")
+    elif data.source == "phantom":
         made = [f"case_{number:05d}" for number in range(settings.phantom.cases)]
         names = manifest.choose_cases(made, data.cases, data.exclude)
         fill_phantom_store(store, names, workers=workers, **settings.phantom.model_dump(exclude={"cases"}))

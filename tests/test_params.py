@@ -13,7 +13,7 @@ from kidney_ssl.params import Params, load
 
 ROOT = Path(__file__).parents[1]
 STUDIES = sorted((ROOT / "studies").glob("*.yaml"))
-FREE = {"arms", "initialize"}  # a study names its own
+FREE = {"arms", "initialize", "pretrain.methods"}  # a study names its own
 
 
 def flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:

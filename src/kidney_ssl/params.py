@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from kidney_ssl.errors import InputError
+from kidney_ssl.pretext import METHODS
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -155,10 +156,54 @@ class Initialize(Section):
     imagenet: ImagenetWeights | None = None
 
 
+class PlateauBlock(Section):
+    """ReduceLROnPlateau."""
+
+    factor: Share
+    patience: Annotated[int, Field(ge=0)]
+
+
+class Method(Section):
+    """One pretraining: a method, what it starts from, and how long it trains."""
+
+    method: Name
+    start: Name
+    seed: Seed
+    epochs: Count
+    min_updates: Annotated[int, Field(ge=0)]
+    batch_size: Annotated[int, Field(ge=2)]
+    learning_rate: Positive
+    weight_decay: Annotated[float, Field(ge=0)]
+    plateau: PlateauBlock | None
+    options: dict[str, Any]
+
+    @field_validator("method")
+    @classmethod
+    def _known(cls, method: str) -> str:
+        if method not in METHODS:
+            raise ValueError(f"unknown method '{method}', known: {', '.join(METHODS)}")
+        return method
+
+
+class Pretrain(Section):
+    """Pretraining without labels."""
+
+    pool: Literal["selected", "all"]
+    probe_every: Count
+    methods: dict[Annotated[str, Field(pattern=r"^[a-z0-9_]+-\d+$")], Method]
+
+    @model_validator(mode="after")
+    def _seeds_in_names(self) -> "Pretrain":
+        for name, block in self.methods.items():
+            if not name.endswith(f"-{block.seed}"):
+                raise ValueError(f"methods.{name}: the name must end with its seed, -{block.seed}")
+        return self
+
+
 class Arm(Section):
     """What an arm starts from."""
 
-    weights: Annotated[str, Field(pattern=r"^[a-z0-9_]+/[a-z0-9_]+$")]
+    weights: Annotated[str, Field(pattern=r"^(initial/[a-z0-9_]+|pretrain/[a-z0-9_]+-\d+)$")]
 
 
 class Finetune(Section):
@@ -200,6 +245,7 @@ class Params(Section):
     normalize: Normalize
     network: Literal["resnet18", "resnet34", "resnet50"]
     initialize: Initialize
+    pretrain: Pretrain
     arms: Annotated[dict[Name, Arm], Field(min_length=1)]
     percents: Annotated[list[Literal[100]], Field(min_length=1)]
     seeds: Annotated[list[Seed], Field(min_length=1)]
@@ -209,7 +255,13 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _arms_have_weights(self) -> "Params":
-        known = [f"initial/{name}" for name, block in self.initialize if block is not None]
+        initial = [name for name, block in self.initialize if block is not None]
+        known = [f"initial/{name}" for name in initial] + [f"pretrain/{name}" for name in self.pretrain.methods]
+        for name, method in self.pretrain.methods.items():
+            if method.start not in initial:
+                raise ValueError(
+                    f"pretrain.methods.{name}.start: unknown '{method.start}', known: {', '.join(initial)}"
+                )
         for name, arm in self.arms.items():
             if arm.weights not in known:
                 raise ValueError(f"arms.{name}.weights: unknown '{arm.weights}', known: {', '.join(known)}")

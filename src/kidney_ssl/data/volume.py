@@ -328,7 +328,7 @@ def _labelled_rows(labels: np.ndarray) -> np.ndarray:
     """Find the rows that are not all 0, and perhaps neighbours of theirs, by looking at eight voxels at a time."""
     count, length = labels.shape
     if length < 8:  # eight voxels may then lie in more than two rows
-        return labels.any(axis=1).nonzero()[0]
+        return np.flatnonzero(labels.any(axis=1))
     flat = labels.reshape(-1)
     whole = flat.size // 8 * 8
     voxels = (flat[:whole].view(np.uint64) != 0).nonzero()[0] * 8

@@ -40,14 +40,26 @@ def read_part(images: str | Path, frame: str | Path) -> Part:
     """
     try:
         array = np.load(images, mmap_mode="r")
-        rows = pd.read_csv(frame, dtype={"case": str})
     except (OSError, ValueError) as error:
-        raise InputError(f"{images} or {frame}: cannot be read ({error}); run `dvc repro normalize`") from error
+        raise InputError(f"{images}: cannot be read ({error}); run `dvc repro normalize`") from error
+    rows = read_rows(frame)
     if array.ndim != 3 or len(array) != len(rows):
         raise InputError(
             f"{images}: holds {array.shape} for {len(rows)} rows of {frame}; run `dvc repro --force slice normalize`"
         )
     return Part(array, rows)
+
+
+def read_rows(path: str | Path) -> pd.DataFrame:
+    """Read the rows of a split.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    try:
+        return pd.read_csv(path, dtype={"case": str})
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); run `dvc repro slice`") from error
 
 
 class Slices:
@@ -136,6 +148,38 @@ def epoch_batches(count: int, batch_size: int, generator: torch.Generator) -> li
     if len(batches[-1]) == 1 and len(batches) > 1:
         batches[-2:] = [torch.cat(batches[-2:])]
     return batches
+
+
+def case_batches(cases: np.ndarray, batch_size: int, generator: torch.Generator) -> list[Tensor]:
+    """Batches for contrast: at most one slice of a case in each, where there are as many cases as slices in a batch.
+
+    Neighbouring slices are near-duplicates, so two of one case would be false negatives. The slices, ordered by case
+    in a random order, are dealt out to the batches like cards. A case with more slices than there are batches gives
+    as many of them as there are batches, others in each epoch.
+
+    Args:
+        cases: (N,) the case of each row.
+        batch_size: rows of a batch, at least 2.
+        generator: a CPU generator.
+
+    Returns:
+        Positions, (B,) int64 each, B at most `batch_size`.
+
+    Raises:
+        InputError: fewer than two rows.
+    """
+    if len(cases) < 2:
+        raise InputError(f"{len(cases)} slice(s) are too few to train on: give more cases")
+    names, of_case = np.unique(cases, return_inverse=True)
+    count = max(1, -(-len(cases) // batch_size))
+    shuffled = torch.randperm(len(cases), generator=generator)
+    rank = torch.randperm(len(names), generator=generator)[torch.from_numpy(of_case)[shuffled]]
+    order = shuffled[torch.argsort(rank, stable=True)]
+    if len(names) >= batch_size:
+        ranks = np.sort(rank.numpy())
+        within_case = np.arange(len(order)) - np.searchsorted(ranks, ranks)
+        order = order[torch.from_numpy(within_case < count)]
+    return [order[start::count] for start in range(count)]
 
 
 def batches_per_epoch(count: int, batch_size: int) -> int:

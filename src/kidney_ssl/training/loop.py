@@ -1,6 +1,6 @@
 """The training loop: one function for fine-tuning and for every pretext task."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 LOOK_EVERY = 50  # steps between looks at the losses: a look waits for the GPU
+Deal = Callable[[int, int, torch.Generator], list[Tensor]]
 History = dict[str, list[Tensor]]  # each figure of an epoch's steps so far
 
 
@@ -50,6 +51,7 @@ def train(
     after_epoch: EpochEnd,
     checkpoint: Checkpoint,
     scheduler: Any = None,
+    deal: Deal = epoch_batches,
 ) -> list[dict[str, float]]:
     """Train a task, going on from its checkpoint if there is one; the result has the same bits either way.
 
@@ -64,6 +66,8 @@ def train(
         label: the run's name (its arm, say) in messages and the progress bar.
         after_epoch: called after each epoch with the network as it stands; it sets and resets evaluation mode.
         checkpoint: where the training is kept while unfinished. The caller deletes it.
+        deal: gives each epoch's batches from the number of slices, `batch_size` and a seeded generator; as many in
+            every epoch.
         scheduler: any of torch's, stepped once an epoch; ReduceLROnPlateau reads `validation_loss`.
 
     Returns:
@@ -83,10 +87,10 @@ def train(
     if scheduler is not None:
         members["scheduler"] = scheduler
     first, done, history, curves = _restore(checkpoint.load(), members, generator)
-    total = len(epoch_batches(len(slices), batch_size, seeded(seed, "order", 0)))
+    total = len(deal(len(slices), batch_size, seeded(seed, "order", 0)))
     bar = tqdm(total=epochs * total, initial=first * total + done, desc=label, unit="step", disable=None)
     for epoch in range(first, epochs):
-        batches = epoch_batches(len(slices), batch_size, seeded(seed, "order", epoch))
+        batches = deal(len(slices), batch_size, seeded(seed, "order", epoch))
         task.train()
         for step in range(done, total):
             optimizer.zero_grad(set_to_none=True)
