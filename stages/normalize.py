@@ -13,7 +13,14 @@ def main() -> None:
     """Write data/normalized and metrics/normalization.json."""
     settings = params.load().normalize
     slices, normalized = Path("data/slices"), Path("data/normalized")
-    figures = normalise_store(slices, normalized, fixed=settings.window, mode=settings.range)
+    figures = normalise_store(
+        slices,
+        normalized,
+        pool=Path("data/pool"),
+        normalized_pool=Path("data/normalized_pool"),
+        fixed=settings.window,
+        mode=settings.range,
+    )
     left, right = settings.regions.left, settings.regions.right
     by_hand = {"left": left, "right": right} if left and right else None
     regions, held = regions_of_store(slices, share=settings.regions.share, by_hand=by_hand)

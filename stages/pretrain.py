@@ -28,6 +28,8 @@ def main(name: str) -> None:
         for part in ("train", "validation")
     }
     pool = parts["train"]
+    if settings.pretrain.pool == "all":
+        pool = read_part("data/normalized_pool/pool_images.npy", "data/pool/pool.csv")
     fabric = make_fabric(compute.device, compute.precision, compute.threads)
     method = pretext.load(block.method)
     options = read_options(method, block.options, f"pretrain.methods.{name}.options")

@@ -15,7 +15,7 @@ from stages import run
 
 
 def main() -> None:
-    """Write data/index/slices.csv, data/index/selection.csv and metrics/selection.json."""
+    """Write data/index/{slices,selection,cases}.csv and metrics/selection.json."""
     settings = params.load()
     data, compute = settings.data, settings.compute
     reader = Reader(data.store, manifest.by_case(Path("data/manifest.csv")))
@@ -26,7 +26,7 @@ def main() -> None:
         slice_rows(case, counts, spacing_mm, kits23_block(reader.files[case]["segmentation"].sha256))
         for case, (counts, spacing_mm) in areas.items()
     )
-    selection, figures = select(
+    selection, cases, figures = select(
         slices,
         min_tumor_px=settings.select.min_tumor_px,
         folds=data.folds,
@@ -38,6 +38,7 @@ def main() -> None:
     index = Path("data/index")
     index.mkdir(parents=True, exist_ok=True)
     slices.to_csv(index / "slices.csv", index=False, lineterminator="\n")
+    cases.to_csv(index / "cases.csv", index=False, lineterminator="\n")
     selection.to_csv(index / "selection.csv", index=False, lineterminator="\n")
     write_json(Path("metrics/selection.json"), figures)
     missing = reader.without("imaging", sorted(reader.files))

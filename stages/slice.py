@@ -1,5 +1,6 @@
 """Cut the chosen slices out of their volumes and bring them into one body-standardised frame."""
 
+from functools import partial
 from pathlib import Path
 
 from kidney_ssl import params
@@ -11,30 +12,33 @@ from stages import run
 
 
 def main() -> None:
-    """Write data/slices."""
+    """Write data/slices, and data/pool: the slices to pretrain on, when they are others."""
     settings = params.load()
     reader = Reader(settings.data.store, manifest.by_case(Path("data/manifest.csv")))
-    rows = load_rows(Path("data/index/selection.csv")).merge(
-        load_rows(Path("data/index/slices.csv")), on=["case", "slice"], validate="one_to_one"
-    )
-    cases = sorted(set(rows["case"]))
+    index = load_rows(Path("data/index/slices.csv"))
+    rows = load_rows(Path("data/index/selection.csv")).merge(index, on=["case", "slice"], validate="one_to_one")
+    pool = rows.iloc[:0].assign(split="")
+    if settings.pretrain.pool == "all":
+        of_training = load_rows(Path("data/index/cases.csv")).query("split == 'train'")["case"]
+        pool = index[index["case"].isin(of_training)].assign(split="pool")
+    cases = sorted({*rows["case"], *pool["case"]})
     refuse_cases(
         dict.fromkeys(reader.without("imaging", cases), "imaging is missing"),
         "Add imaging.nii.gz beside the labels and run `dvc repro --force --single-item download`, then `dvc repro`",
     )
-    notes = store_slices(
-        rows,
-        reader.volumes,
-        Path("data/slices"),
+    store = partial(
+        store_slices,
+        read=reader.volumes,
         frame=Frame(settings.slice.image_size, settings.slice.body_hu, settings.slice.body_opening_mm),
-        parts=Path("checkpoints/slice"),
-        fingerprints={case: reader.fingerprint(case) for case in cases},
+        fingerprints={case: reader.fingerprint(case) for case in reader.files},
         workers=settings.compute.workers,
         scheduler=settings.compute.scheduler,
     )
+    notes = store(rows, folder=Path("data/slices"), parts=Path("checkpoints/slice"))
+    store(pool, folder=Path("data/pool"), parts=Path("checkpoints/pool"), splits=["pool"], masks=False)
     for case, lines in notes.items():
         print(f"note: {case}: {'; '.join(lines)}")
-    print(f"{len(rows)} slices of {len(cases)} cases")
+    print(f"{len(rows)} slices of {len(cases)} cases, {len(pool)} more to pretrain on")
 
 
 if __name__ == "__main__":

@@ -36,7 +36,11 @@ def make_slices(cases: int = 12, per_case: int = 20, seed: int = 0) -> pd.DataFr
 
 def choose(slices: pd.DataFrame, **changes: int) -> tuple[pd.DataFrame, dict]:
     options = {"min_tumor_px": 100, "folds": 5, "fold": 0, "split_seed": 0, "draw_seed": 0} | changes
-    return select(slices, validation=0.1, **options)
+    chosen, cases, figures = select(slices, validation=0.1, **options)
+    # The file of all cases says what the rows of each say.
+    assert cases["case"].tolist() == sorted(set(slices["case"]))
+    assert chosen["split"].tolist() == chosen["case"].map(cases.set_index("case")["split"]).tolist()
+    return chosen, figures
 
 
 def test_classes_follow_the_definition() -> None:

@@ -43,7 +43,7 @@ def rows() -> pd.DataFrame:
         areas = np.stack([np.bincount(plane.ravel(), minlength=4) for plane in labels])
         frames.append(slice_rows(f"case_{number:05d}", areas, (5.0, 0.8, 0.8), "other"))
     slices = pd.concat(frames, ignore_index=True)
-    selection, _ = select(slices, min_tumor_px=10, folds=3, fold=0, validation=0.25, split_seed=0, draw_seed=0)
+    selection, _, _ = select(slices, min_tumor_px=10, folds=3, fold=0, validation=0.25, split_seed=0, draw_seed=0)
     return selection.merge(slices, on=["case", "slice"])
 
 
@@ -150,3 +150,31 @@ def test_no_scheduler_at_the_address_is_one_error(rows: pd.DataFrame, tmp_path: 
     pytest.importorskip("distributed", reason="dask[distributed] is optional")
     with pytest.raises(InputError, match=r"compute\.scheduler"):
         store(rows, tmp_path, scheduler="nonsense://1")
+
+
+@pytest.mark.parametrize("count", [0, 40])
+def test_a_pool_is_images_and_rows_without_labels(rows: pd.DataFrame, tmp_path: Path, count: int) -> None:
+    pool = pd.DataFrame([{"case": f"case_{n % 4:05d}", "slice": n // 4, "split": "pool"} for n in range(count)])
+    pool = pool if count else rows.iloc[:0]
+    found = store_slices(
+        pool,
+        read,
+        tmp_path / "pool",
+        frame=FRAME,
+        parts=tmp_path / "parts",
+        fingerprints={f"case_{number:05d}": "a" for number in range(4)},
+        workers=1,
+        splits=["pool"],
+        masks=False,
+    )
+    assert found == ({"case_00001": ("odd HU",)} if count else {})
+    assert sorted(path.name for path in (tmp_path / "pool").iterdir()) == ["pool.csv", "pool_images.npy"]
+    images = load_array(tmp_path / "pool" / "pool_images.npy")
+    described = load_rows(tmp_path / "pool" / "pool.csv")
+    assert images.shape == (count, 32, 32)
+    assert len(described) == count
+    for index in range(0, count, 7):
+        image, labels = volume_of(described["case"][index])
+        number = described["slice"][index]
+        expected, *_ = standardise(image[number], labels[number], (0.8, 0.8), size=32, body_hu=-300, opening_mm=3.0)
+        assert np.array_equal(images[index], expected)

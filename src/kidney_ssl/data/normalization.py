@@ -95,12 +95,16 @@ def describe_window(
     return window, {"source": "training tumour pixels", "window": list(window), **statistics}
 
 
-def normalise_store(slices: Path, normalized: Path, *, fixed: tuple[float, float] | None, mode: str) -> dict[str, Any]:
-    """Normalise every split, a batch of slices in memory at a time.
+def normalise_store(
+    slices: Path, normalized: Path, *, pool: Path, normalized_pool: Path, fixed: tuple[float, float] | None, mode: str
+) -> dict[str, Any]:
+    """Normalise every split and the pool, a batch of slices in memory at a time.
 
     Args:
         slices: folder of the int16 arrays.
         normalized: folder for `<split>_images.npy`, (N, S, S) float16 in [0, 1].
+        pool: folder of the slices to pretrain on.
+        normalized_pool: folder for them.
         fixed: see `describe_window`.
         mode: see `normalise`.
 
@@ -108,10 +112,10 @@ def normalise_store(slices: Path, normalized: Path, *, fixed: tuple[float, float
         Figures of the window.
     """
     window, figures = describe_window(load_rows(slices / "tumor_hu.csv"), fixed)
-    normalized.mkdir(parents=True, exist_ok=True)
-    for split in SPLITS:
-        images = slices / f"{split}_images.npy"
-        scaled = ArrayWriter(normalized / f"{split}_images.npy", read_shape(images), np.float16)
+    files = [(slices / f"{split}_images.npy", normalized / f"{split}_images.npy") for split in SPLITS]
+    for images, target in [*files, (pool / "pool_images.npy", normalized_pool / "pool_images.npy")]:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scaled = ArrayWriter(target, read_shape(images), np.float16)
         for piece in read_pieces(images):
             scaled.append(normalise(piece, window, mode))
         scaled.close()

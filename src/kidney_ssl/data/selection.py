@@ -143,7 +143,7 @@ def select(
     validation: float,
     split_seed: int,
     draw_seed: int,
-) -> tuple[pd.DataFrame, dict[str, Any]]:
+) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]:
     """Choose slices and split cases.
 
     The balance is drawn in the training part (train and validation together) and in the test part; the validation
@@ -159,7 +159,8 @@ def select(
         draw_seed: seed of the draw of negatives.
 
     Returns:
-        The selection (case, slice, class, label, split) and its figures for metrics/selection.json.
+        The selection (case, slice, class, label, split), the split of every case (case, split), and the figures for
+        metrics/selection.json.
 
     Raises:
         InputError: no slice reaches the threshold, or there are too few cases.
@@ -183,7 +184,8 @@ def select(
     chosen = chosen.assign(label=(chosen["class"] == "tumor").astype(int))
     figures = _figures(rows, candidates, chosen, split, block)
     selection = chosen[["case", "slice", "class", "label", "split"]].reset_index(drop=True)
-    return selection, figures
+    cases = pd.DataFrame({"case": list(split), "split": list(split.values())})
+    return selection, cases, figures
 
 
 def _figures(

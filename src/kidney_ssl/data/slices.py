@@ -3,7 +3,7 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -39,6 +39,8 @@ def store_slices(
     fingerprints: dict[str, str],
     workers: int,
     scheduler: str | None = None,
+    splits: Sequence[str] = SPLITS,
+    masks: bool = True,
 ) -> dict[str, tuple[str, ...]]:
     """Cut the chosen slices out of their volumes and store them by split.
 
@@ -47,7 +49,8 @@ def store_slices(
     then laid together in the order of case and slice.
 
     Writes `<split>_images.npy` (N, S, S) int16 HU, `<split>_masks.npy` (N, S, S) uint8, `<split>.csv`, and
-    `tumor_hu.csv`, the histogram (case, hu, count) of the native tumour pixels of the training slices.
+    `tumor_hu.csv`, the histogram (case, hu, count) of the native tumour pixels of the training slices; without
+    `masks` only images and rows.
 
     Args:
         rows: chosen slices with split and all columns of the index.
@@ -58,6 +61,8 @@ def store_slices(
         fingerprints: case -> what identifies its input volumes; a part made from others is not used again.
         workers: cases at a time.
         scheduler: see `each_case`.
+        splits: the splits to write, each slice being in one.
+        masks: whether labels are stored too.
 
     Returns:
         case -> notes of its volume, for the cases that have some.
@@ -68,9 +73,11 @@ def store_slices(
     rows = rows.sort_values(["case", "slice"]).reset_index(drop=True)
     by_case = {str(case): frame_rows for case, frame_rows in rows.groupby("case")}
     parts.mkdir(parents=True, exist_ok=True)
-    work = partial(_cut_case, rows=by_case, read=read, frame=frame, parts=parts, fingerprints=fingerprints)
+    work = partial(_cut_case, rows=by_case, read=read, frame=frame, parts=parts, fingerprints=fingerprints, masks=masks)
     made = each_case(work, sorted(by_case), workers=workers, scheduler=scheduler, description="slice")
-    _lay_together(rows, {case: path for case, (path, _) in made.items()}, folder, frame.size)
+    _lay_together(
+        rows, {case: path for case, (path, _) in made.items()}, folder, size=frame.size, splits=splits, masks=masks
+    )
     shutil.rmtree(parts)
     return {case: notes for case, (_, notes) in made.items() if notes}
 
@@ -83,10 +90,11 @@ def _cut_case(
     frame: Frame,
     parts: Path,
     fingerprints: dict[str, str],
+    masks: bool,
 ) -> tuple[Path, tuple[str, ...]]:
     """Make the part of one case, unless a whole one from the same input is there."""
     wanted = rows[case]["slice"].to_numpy()
-    identity = [case, fingerprints[case], asdict(frame), wanted.tolist(), rows[case]["split"].tolist()]
+    identity = [case, fingerprints[case], asdict(frame), wanted.tolist(), rows[case]["split"].tolist(), masks]
     key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
     path = parts / f"{case}-{key}.npz"
     if path.exists():
@@ -94,11 +102,11 @@ def _cut_case(
             return path, tuple(part["notes"].tolist())
     volume, labels, spacing, notes = read(case)
     images = np.empty((len(wanted), frame.size, frame.size), np.int16)
-    masks = np.empty(images.shape, np.uint8)
+    masked = np.empty(images.shape if masks else (0, frame.size, frame.size), np.uint8)
     boxes = np.empty((len(wanted), 4), np.int32)
     body_px = np.empty(len(wanted), np.int64)
     for row, index in enumerate(wanted):
-        images[row], masks[row], box, body_px[row] = standardise(
+        images[row], mask, box, body_px[row] = standardise(
             volume[index],
             labels[index],
             spacing,
@@ -106,6 +114,8 @@ def _cut_case(
             body_hu=frame.body_hu,
             opening_mm=frame.opening_mm,
         )
+        if masks:
+            masked[row] = mask
         boxes[row] = box.top, box.bottom, box.left, box.right
     training = wanted[(rows[case]["split"] == "train").to_numpy()]
     tumor_hu, counts = np.unique(volume[training][labels[training] == TUMOR], return_counts=True)
@@ -113,7 +123,7 @@ def _cut_case(
     np.savez(
         beside,
         images=images,
-        masks=masks,
+        masks=masked,
         boxes=boxes,
         body_mm2=np.round(body_px * spacing[0] * spacing[1], 3),
         tumor_hu=tumor_hu,
@@ -124,14 +134,17 @@ def _cut_case(
     return path, notes
 
 
-def _lay_together(rows: pd.DataFrame, parts: dict[str, Path], folder: Path, size: int) -> None:
+def _lay_together(
+    rows: pd.DataFrame, parts: dict[str, Path], folder: Path, *, size: int, splits: Sequence[str], masks: bool
+) -> None:
     """Write the parts into one array a split, one case in memory at a time."""
     folder.mkdir(parents=True, exist_ok=True)
     described = rows.assign(body_mm2=0.0, top=0, bottom=0, left=0, right=0)
     arrays = {}
-    for split in SPLITS:
+    kinds: dict[str, type[np.generic]] = {"images": np.int16} | ({"masks": np.uint8} if masks else {})
+    for split in splits:
         shape = (int((rows["split"] == split).sum()), size, size)
-        for kind, dtype in (("images", np.int16), ("masks", np.uint8)):
+        for kind, dtype in kinds.items():
             arrays[split, kind] = ArrayWriter(folder / f"{split}_{kind}.npy", shape, dtype)
     histograms = []
     # In the order of cases, so that each split's rows come in their order too.
@@ -139,18 +152,19 @@ def _lay_together(rows: pd.DataFrame, parts: dict[str, Path], folder: Path, size
         with np.load(parts[str(case)]) as part:
             for of_split, members in case_rows.groupby("split"):
                 within = members.index - case_rows.index[0]
-                for kind in ("images", "masks"):
+                for kind in kinds:
                     arrays[str(of_split), kind].append(part[kind][within])
             described.loc[case_rows.index, "body_mm2"] = part["body_mm2"]
             described.loc[case_rows.index, ["top", "bottom", "left", "right"]] = part["boxes"]
             histograms.append(pd.DataFrame({"case": case, "hu": part["tumor_hu"], "count": part["counts"]}))
     for array in arrays.values():
         array.close()
-    for split in SPLITS:
+    for split in splits:
         described[described["split"] == split].drop(columns="split").to_csv(
             folder / f"{split}.csv", index=False, lineterminator="\n"
         )
-    pd.concat(histograms).to_csv(folder / "tumor_hu.csv", index=False, lineterminator="\n")
+    if masks:
+        pd.concat(histograms).to_csv(folder / "tumor_hu.csv", index=False, lineterminator="\n")
 
 
 def load_rows(path: Path) -> pd.DataFrame:
