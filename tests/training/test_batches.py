@@ -1,16 +1,19 @@
 """Batches: each row once, the same order everywhere, the same pixels from map and memory."""
 
+import math
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from kidney_ssl.errors import InputError
 from kidney_ssl.training.batches import (
     Slices,
     batches_per_epoch,
+    case_batches,
     epoch_batches,
     free_bytes,
     ordered_batches,
@@ -89,3 +92,51 @@ def test_arrays_that_do_not_match_their_rows_are_refused(tmp_path):
     (tmp_path / "i.npy").write_bytes(b"cut")
     with pytest.raises(InputError, match="cannot be read"):
         read_part(tmp_path / "i.npy", tmp_path / "f.csv")
+
+
+CASES = st.lists(st.integers(1, 12), min_size=1, max_size=25)  # slices of each case
+
+
+@settings(deadline=None, max_examples=200)
+@given(slices=CASES, size=st.integers(2, 20), seed=st.integers(0, 2**32 - 1))
+def test_batches_for_contrast_hold_a_case_once_where_the_cases_allow_it(slices, size, seed):
+    cases = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(slices)), slices)).astype(str)
+    assume(len(cases) >= 2)
+    batches = case_batches(cases, size, torch.Generator().manual_seed(seed))
+    dealt = torch.cat(batches).tolist()
+    sizes = [len(batch) for batch in batches]
+    assert len(batches) == math.ceil(len(cases) / size)
+    assert max(sizes) <= size
+    assert max(sizes) - min(sizes) <= 1
+    assert len(set(dealt)) == len(dealt)
+    if len(slices) < size or max(slices) <= len(batches):
+        assert sorted(dealt) == list(range(len(cases)))
+    else:  # a larger case gives one slice to every batch, the others all they have
+        assert np.unique(cases[dealt], return_counts=True)[1].sum() == np.minimum(slices, len(batches)).sum()
+    if len(slices) >= size:
+        for batch in batches:
+            assert len(set(cases[batch.numpy()])) == len(batch)
+    else:  # spread as evenly as it can be
+        for batch in batches:
+            counts = np.unique(cases[batch.numpy()], return_counts=True)[1]
+            assert counts.max() <= math.ceil(max(slices) / len(batches))
+
+
+def test_the_generator_decides_batches_for_contrast_and_which_slices_of_a_large_case_take_part():
+    cases = np.repeat(["large", "b", "c", "d"], [30, 3, 3, 3])
+
+    def dealt(epoch):
+        return case_batches(cases, 4, seeded(1, "order", epoch))
+
+    assert all(torch.equal(*pair) for pair in zip(dealt(0), dealt(0), strict=True))
+    epochs = [torch.cat(dealt(epoch)) for epoch in range(30)]
+    assert not torch.equal(epochs[0], epochs[1])
+    assert all((rows < 30).sum() == 10 for rows in epochs)  # as many as there are batches
+    assert set(torch.cat(epochs).tolist()) == set(range(39))
+    mates = {tuple(sorted(cases[batch.numpy()])) for epoch in range(30) for batch in dealt(epoch)}
+    assert len(mates) > 1
+
+
+def test_one_slice_is_too_few_for_contrast():
+    with pytest.raises(InputError, match="too few"):
+        case_batches(np.array(["a"]), 8, torch.Generator())
