@@ -133,8 +133,13 @@ def test_the_generator_decides_batches_for_contrast_and_which_slices_of_a_large_
     assert not torch.equal(epochs[0], epochs[1])
     assert all((rows < 30).sum() == 10 for rows in epochs)  # as many as there are batches
     assert set(torch.cat(epochs).tolist()) == set(range(39))
-    mates = {tuple(sorted(cases[batch.numpy()])) for epoch in range(30) for batch in dealt(epoch)}
-    assert len(mates) > 1
+    single = np.array([f"case_{number}" for number in range(12)])
+    together = {
+        tuple(sorted(batch.tolist()))
+        for epoch in range(30)
+        for batch in case_batches(single, 4, seeded(epoch, "order"))
+    }
+    assert len(together) > 30  # other cases meet in each epoch
 
 
 def test_one_slice_is_too_few_for_contrast():
