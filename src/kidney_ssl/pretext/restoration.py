@@ -1,0 +1,311 @@
+"""What the restoration tasks share: a U-Net that undoes a perturbation, losses, figures in the hole, pictures."""
+
+from abc import abstractmethod
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import avg_pool2d
+
+from kidney_ssl.errors import InputError
+from kidney_ssl.models.unet import unet
+from kidney_ssl.pretext.base import Options, Picture, Pretext, Rectangle, Setting
+
+Fill = Literal["zero", "mean", "noise"]
+
+HOLE = 0.2  # side of the removed square over the image's side (thesis, 3.4)
+TINY = 1e-6  # keeps quotients finite
+PSNR_FLOOR = 1e-6  # a smaller mean squared error counts as this much: 60 dB at most
+FLAT = 1e-4  # mean squared step between neighbours that counts as none: 1 % of the grey range
+WINDOW = 7  # side of the squares that structural similarity compares, as scikit-image's default
+
+
+class Perturbed(NamedTuple):
+    """A batch as the network sees it, what it is to make of it, and where the two were made to differ."""
+
+    images: Tensor  # (B, 1, S, S) float32 in [0, 1], the network's input
+    target: Tensor  # (B, 1, S, S) float32 in [0, 1]
+    changed: Tensor  # (B, 1, S, S) bool: the hole; outside it `images` equals `target`
+
+
+class RestorationOptions(Options):
+    """Options of every restoration task.
+
+    Attributes:
+        loss: `dice` is the thesis's, `mse` and `dice_squared` are beside it for comparison.
+        region: pixels that the loss counts: the whole image (thesis) or the hole.
+    """
+
+    loss: Literal["dice", "dice_squared", "mse"] = "dice"
+    region: Literal["image", "hole"] = "image"
+
+
+def dice(restored: Tensor, target: Tensor, where: Tensor) -> Tensor:
+    """Dice of plain sums, 1 - 2 sum(p t) / (sum p + sum t): Eq. 7 of the thesis as printed.
+
+    For grey targets its minimum is not the target but a binarised image: the quotient is monotone in each pixel, so
+    that p is 1 where t exceeds half the Dice coefficient reached, else 0.
+
+    Args:
+        restored: (B, 1, S, S) p in [0, 1].
+        target: (B, 1, S, S) t in [0, 1].
+        where: (B, 1, S, S) bool, the pixels that count.
+
+    Returns:
+        (B,) in [0, 1]; 0 where both are all zero.
+    """
+    apart = torch.where(where, restored + target - 2 * restored * target, 0).sum((1, 2, 3))
+    both = torch.where(where, restored + target, 0).sum((1, 2, 3))
+    return apart / both.clamp_min(TINY)
+
+
+def dice_squared(restored: Tensor, target: Tensor, where: Tensor) -> Tensor:
+    """Dice of squares, 1 - 2 sum(p t) / (sum p^2 + sum t^2) (V-Net, Milletari et al. 2016).
+
+    Equal to the squared error over the summed energies, which is how it is computed; its minimum is p = t.
+
+    Args, Returns: see `dice`.
+    """
+    apart = torch.where(where, (restored - target).square(), 0).sum((1, 2, 3))
+    both = torch.where(where, restored.square() + target.square(), 0).sum((1, 2, 3))
+    return apart / both.clamp_min(TINY)
+
+
+def mse(restored: Tensor, target: Tensor, where: Tensor) -> Tensor:
+    """Mean squared error (Eq. 6). Args, Returns: see `dice`."""
+    return mean_where((restored - target).square(), where)
+
+
+LOSSES = {"dice": dice, "dice_squared": dice_squared, "mse": mse}
+
+
+def mean_where(values: Tensor, where: Tensor) -> Tensor:
+    """Average each image's values over its marked pixels: (B, 1, H, W) and bool alike -> (B,), 0 where none is."""
+    return torch.where(where, values, 0).sum((1, 2, 3)) / where.sum((1, 2, 3)).clamp_min(1)
+
+
+def judged(changed: Tensor) -> Tensor:
+    """The pixels to judge an image by: those that were changed, or all where nothing was. (B, 1, S, S) bool."""
+    return changed | ~changed.flatten(1).any(1)[:, None, None, None]
+
+
+def psnr(error: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio in dB of mean squared errors, for images in [0, 1]; at most 60."""
+    return -10 * error.clamp_min(PSNR_FLOOR).log10()
+
+
+def ssim_map(restored: Tensor, target: Tensor) -> Tensor:
+    """Structural similarity at each pixel (Wang et al. 2004), for images in [0, 1].
+
+    Means and covariances over squares of 7 x 7 pixels, covariances as of samples, edges mirrored: scikit-image's
+    `structural_similarity(..., data_range=1, full=True)`, for a batch.
+
+    Args:
+        restored: (B, 1, S, S).
+        target: (B, 1, S, S).
+
+    Returns:
+        (B, 1, S, S) in [-1, 1].
+    """
+
+    def local(values: Tensor) -> Tensor:
+        half = WINDOW // 2
+        for axis in (2, 3):
+            size = values.shape[axis]
+            before, after = values.narrow(axis, 0, half), values.narrow(axis, size - half, half)
+            values = torch.cat([before.flip(axis), values, after.flip(axis)], axis)
+        return avg_pool2d(values, WINDOW, stride=1)
+
+    # Double: variances are small differences of squares.
+    p, t = restored.double(), target.double()
+    mean_p, mean_t = local(p), local(t)
+    sample = WINDOW**2 / (WINDOW**2 - 1)
+    var_p, var_t = sample * (local(p * p) - mean_p**2), sample * (local(t * t) - mean_t**2)
+    cov = sample * (local(p * t) - mean_p * mean_t)
+    c1, c2 = 0.01**2, 0.03**2
+    similar = (2 * mean_p * mean_t + c1) * (2 * cov + c2) / ((mean_p**2 + mean_t**2 + c1) * (var_p + var_t + c2))
+    return similar.float()
+
+
+def gradient_energy(images: Tensor, where: Tensor) -> Tensor:
+    """Mean squared step between neighbours across and down, over pairs that both are marked.
+
+    Args:
+        images: (B, 1, S, S).
+        where: (B, 1, S, S) bool.
+
+    Returns:
+        (B,); steps over the rim of the marked area do not count, so that a seam is not taken for sharpness.
+    """
+    total = count = torch.zeros(len(images), device=images.device)
+    for axis in (2, 3):
+        pairs = where.narrow(axis, 1, where.shape[axis] - 1) & where.narrow(axis, 0, where.shape[axis] - 1)
+        total = total + torch.where(pairs, images.diff(dim=axis).square(), 0).sum((1, 2, 3))
+        count = count + pairs.sum((1, 2, 3))
+    return total / count.clamp_min(1)
+
+
+def sharpness(restored: Tensor, target: Tensor, where: Tensor) -> Tensor:
+    """Gradient energy in the hole, restored over original: 1 is as sharp, below 1 blurred, above 1 overdone.
+
+    Both energies are raised by `FLAT`, so that a hole in air gives 1 if it is restored flat. Args, Returns: see `dice`.
+    """
+    return (gradient_energy(restored, where) + FLAT) / (gradient_energy(target, where) + FLAT)
+
+
+def figures(restored: Tensor, target: Tensor, where: Tensor) -> dict[str, Tensor]:
+    """Judge restorations in the hole alone: each figure (B,).
+
+    Structural similarity is averaged over the hole's pixels, with the original all around it: what is outside is known.
+    """
+    error = mse(restored, target, where)
+    return {
+        "mse": error,
+        "psnr": psnr(error),
+        "ssim": mean_where(ssim_map(torch.where(where, restored, target), target), where),
+        "sharpness": sharpness(restored, target, where),
+    }
+
+
+class Restoration(Pretext):
+    """A U-Net that restores a perturbed slice. A subclass says how slices are perturbed.
+
+    Attributes:
+        unet: (B, 1, S, S) -> (B, 1, S, S) in (0, 1).
+        average: (1, 1, S, S), mean of the targets seen in training: the predictor that knows nothing of the slice.
+    """
+
+    Parameters = RestorationOptions
+    average: Tensor
+    seen: Tensor
+
+    def __init__(self, setting: Setting, options: RestorationOptions) -> None:
+        """Build the network."""
+        super().__init__(setting, options)
+        self.options = options
+        self.unet = unet(setting.network, setting.seed, batch_norm_momentum=setting.batch_norm_momentum)
+        self.encoder = self.unet.get_submodule("encoder")
+        self.register_buffer("average", torch.zeros(1, 1, setting.image_size, setting.image_size))
+        self.register_buffer("seen", torch.zeros(()))
+
+    @abstractmethod
+    def perturb(self, images: Tensor, generator: torch.Generator) -> Perturbed:
+        """Perturb each image of (B, 1, S, S) by parameters of its own."""
+
+    def guesses(self, perturbed: Perturbed) -> dict[str, Tensor]:
+        """Trivial restorations, (B, 1, S, S) by name: the input, the image's mean, the mean training image."""
+        mean = perturbed.target.mean((1, 2, 3), keepdim=True).expand_as(perturbed.target)
+        return {"copy": perturbed.images, "mean": mean, "average": self.average.expand_as(perturbed.target)}
+
+    def _loss(self, restored: Tensor, target: Tensor, hole: Tensor) -> Tensor:
+        where = hole if self.options.region == "hole" else torch.ones_like(hole)
+        return LOSSES[self.options.loss](restored, target, where)
+
+    def step(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss, per image and then the mean, and the squared error in the hole."""
+        perturbed = self.perturb(images, generator)
+        hole = judged(perturbed.changed)
+        restored = self.unet(perturbed.images).float()
+        with torch.no_grad():
+            self.seen += len(images)
+            self.average += (perturbed.target.mean(0, keepdim=True) - self.average) * (len(images) / self.seen)
+        loss = self._loss(restored, perturbed.target, hole).mean()
+        return loss, {"mse": mse(restored.detach(), perturbed.target, hole).mean()}
+
+    def validate(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """Loss and figures in the hole of each image, for the U-Net and for each trivial restoration."""
+        perturbed = self.perturb(images, generator)
+        hole = judged(perturbed.changed)
+        found: dict[str, Tensor] = {}
+        for name, guess in {"": self.unet(perturbed.images).float(), **self.guesses(perturbed)}.items():
+            measured = {
+                "loss": self._loss(guess, perturbed.target, hole),
+                **figures(guess, perturbed.target, hole),
+            }
+            found |= {f"{figure}_{name}" if name else figure: value for figure, value in measured.items()}
+        return found
+
+    def pictures(self, images: Tensor, generator: torch.Generator) -> dict[str, Picture]:
+        """Whole slices, and the hole enlarged."""
+        perturbed = self.perturb(images, generator)
+        shown = torch.cat([perturbed.images, perturbed.target, self.unet(perturbed.images).float()], 1)
+        columns = ("perturbed", "original", "restored")
+        return {
+            "restored": Picture(shown, columns),
+            "hole": Picture(enlarge(shown, judged(perturbed.changed)), columns),
+        }
+
+
+def enlarge(images: Tensor, where: Tensor) -> Tensor:
+    """Cut each row of images to the square around its marked pixels and enlarge that to the full side.
+
+    Args:
+        images: (B, C, S, S).
+        where: (B, 1, S, S) bool, at least one pixel marked.
+
+    Returns:
+        (B, C, S, S); pixels are repeated, not interpolated.
+    """
+    size, device = images.shape[-1], images.device
+    steps = (torch.arange(size, device=device) + 0.5) / size
+    marked = [where.any(axis)[:, 0] for axis in (3, 2)]  # (B, S) rows and columns that hold marked pixels
+    first = [lines.int().argmax(1) for lines in marked]
+    past = [size - lines.flip(1).int().argmax(1) for lines in marked]
+    side = torch.maximum(past[0] - first[0], past[1] - first[1])
+    # Centred on the marked pixels, moved back where that would leave the frame.
+    starts = [torch.minimum(((a + b - side) // 2).clamp_min(0), size - side) for a, b in zip(first, past, strict=True)]
+    rows, columns = (start[:, None] + (steps * side[:, None]).long() for start in starts)
+    batch = torch.arange(len(images), device=device)[:, None, None, None]
+    channel = torch.arange(images.shape[1], device=device)[None, :, None, None]
+    return images[batch, channel, rows[:, None, :, None], columns[:, None, None, :]]
+
+
+def pixels(rectangle: Rectangle, size: int, name: str) -> tuple[int, int, int, int]:
+    """Turn a region into pixels: top, bottom, left, right, half-open.
+
+    Raises:
+        InputError: it holds no pixel at this size.
+    """
+    top, bottom, left, right = (round(edge * size) for edge in rectangle)
+    if top >= bottom or left >= right:
+        raise InputError(f"region '{name}' {list(rectangle)} holds no pixel of {size} x {size}: make it larger")
+    return top, bottom, left, right
+
+
+def square(top: Tensor, left: Tensor, side: int, size: int) -> Tensor:
+    """Mark one square an image.
+
+    Args:
+        top: (B,) int64, first row.
+        left: (B,) int64, first column.
+        side: of the square, in pixels.
+        size: S.
+
+    Returns:
+        (B, 1, S, S) bool.
+    """
+    line = torch.arange(size, device=top.device)
+    rows = (line >= top[:, None]) & (line < top[:, None] + side)
+    columns = (line >= left[:, None]) & (line < left[:, None] + side)
+    return (rows[:, :, None] & columns[:, None, :])[:, None]
+
+
+def fill(images: Tensor, hole: Tensor, content: Fill, generator: torch.Generator) -> Tensor:
+    """Replace the hole's pixels.
+
+    Args:
+        images: (B, 1, S, S).
+        hole: (B, 1, S, S) bool.
+        content: `zero`; `mean`, of the image's pixels outside the hole; `noise`, uniform in [0, 1).
+        generator: draws the noise.
+
+    Returns:
+        (B, 1, S, S), pixels outside the hole as they were.
+    """
+    if content == "mean":
+        new = mean_where(images, ~hole)[:, None, None, None]
+    elif content == "noise":
+        new = torch.rand(images.shape, generator=generator, device=images.device)
+    else:
+        new = torch.zeros((), device=images.device)
+    return torch.where(hole, new, images)
