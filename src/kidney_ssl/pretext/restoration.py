@@ -12,6 +12,7 @@ from kidney_ssl.models.unet import unet
 from kidney_ssl.pretext.base import Options, Picture, Pretext, Rectangle, Setting
 
 Fill = Literal["zero", "mean", "noise"]
+Box = tuple[int, int, int, int]  # pixels, half-open: top, bottom, left, right
 
 HOLE = 0.2  # side of the removed square over the image's side (thesis, 3.4)
 TINY = 1e-6  # keeps quotients finite
@@ -260,8 +261,8 @@ def enlarge(images: Tensor, where: Tensor) -> Tensor:
     return images[batch, channel, rows[:, None, :, None], columns[:, None, None, :]]
 
 
-def pixels(rectangle: Rectangle, size: int, name: str) -> tuple[int, int, int, int]:
-    """Turn a region into pixels: top, bottom, left, right, half-open.
+def pixels(rectangle: Rectangle, size: int, name: str) -> Box:
+    """Turn a region into pixels.
 
     Raises:
         InputError: it holds no pixel at this size.
