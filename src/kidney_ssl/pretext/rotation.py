@@ -31,11 +31,9 @@ class Method(Pretext):
         """Build the network."""
         super().__init__(setting, options)
         self.encoder, width = encoder(setting.network, setting.seed, batch_norm_momentum=setting.batch_norm_momentum)
-        self.head = nn.Linear(width, TURNS)
-        with torch.no_grad():
-            generator = torch.Generator().manual_seed(setting.seed)
-            self.head.weight.uniform_(-(width**-0.5), width**-0.5, generator=generator)
-            self.head.bias.zero_()
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(setting.seed)
+            self.head = nn.Linear(width, TURNS)
 
     def _turned(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         turns = torch.randint(TURNS, (len(images),), generator=generator, device=images.device)

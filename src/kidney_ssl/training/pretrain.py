@@ -22,7 +22,6 @@ from kidney_ssl.training.batches import (
     Slices,
     case_batches,
     epoch_batches,
-    ordered_batches,
     seeded,
 )
 from kidney_ssl.training.checkpoint import SECONDS, Checkpoint, exclusive, fingerprint, remove_checkpoints
@@ -269,16 +268,23 @@ class _Judge:
             return dict(self.method.pictures(images, seeded(self.seed, "pictures", device=self.fabric.device)))
 
     def _batches(self, name: str) -> list[Tensor]:
-        return ordered_batches(torch.arange(len(self.held[name])), self.batch_size)
+        """Deal rows out like cards, so that a case's neighbouring slices fall into different batches.
+
+        A batch of one case has too small a variance for batch norm and too many false negatives for contrast. All
+        batches are of about one size and none holds a single slice, which batch norm refuses at 32 px.
+        """
+        count = len(self.held[name])
+        batches = max(1, min(-(-count // self.batch_size), count // 2))
+        return [torch.arange(start, count, batches) for start in range(batches)]
 
     def _features(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Features (N, width) float32 of the globally pooled last layer, and labels."""
         self.method.encoder.eval()
+        batches = self._batches(name)
         with torch.inference_mode(), self.fabric.autocast():
-            batches = [
-                features(self.method.encoder, self.held[name].batch(rows).images) for rows in self._batches(name)
-            ]
-        return torch.cat(batches).float().cpu().numpy(), self.held[name].labels.cpu().numpy().astype(np.int64)
+            found = torch.cat([features(self.method.encoder, self.held[name].batch(rows).images) for rows in batches])
+        labels = self.held[name].labels.cpu()[torch.cat(batches)]
+        return found.float().cpu().numpy(), labels.numpy().astype(np.int64)
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing: each epoch is judged by itself."""
