@@ -1,0 +1,53 @@
+"""Pictures: every image stands whole under its title, the same images give the same bytes."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kidney_ssl.report.pictures import GAP, SIDE, TITLE, write_picture
+
+
+def read(path):
+    with Image.open(path) as image:
+        assert image.mode == "L"
+        return np.asarray(image)
+
+
+@pytest.mark.parametrize(("height", "width", "zoom"), [(64, 64, 3), (32, 96, 2), (160, 160, 1), (512, 512, 1)])
+def test_each_image_stands_whole_in_its_row_and_column(tmp_path, height, width, zoom):
+    images = np.random.default_rng(0).random((2, 3, height, width)).astype(np.float32)
+    write_picture(tmp_path / "new" / "folder" / "a.png", images, ["one", "two", "three"])
+    found = read(tmp_path / "new" / "folder" / "a.png")
+    assert max(height, width) * zoom >= SIDE
+    assert found.shape == (2 * (height * zoom + GAP) + TITLE + GAP, 3 * (width * zoom + GAP) + GAP)
+    for row in range(2):
+        for column in range(3):
+            top, left = TITLE + row * (height * zoom + GAP), GAP + column * (width * zoom + GAP)
+            tile = found[top : top + height * zoom, left : left + width * zoom]
+            expected = np.rint(images[row, column] * 255).repeat(zoom, 0).repeat(zoom, 1)
+            assert np.array_equal(tile, expected)
+            found = found.copy()
+            found[top : top + height * zoom, left : left + width * zoom] = 255
+    assert (found[TITLE:] == 255).all()
+
+
+def test_a_title_stands_over_each_column(tmp_path):
+    images = np.ones((1, 3, 64, 64))
+    write_picture(tmp_path / "a.png", images, ["first", "", "third"])
+    found = read(tmp_path / "a.png")[:TITLE]
+    wide = 64 * 3 + GAP
+    assert [int(found[:, GAP + k * wide : GAP + (k + 1) * wide].min()) < 128 for k in range(3)] == [True, False, True]
+
+
+def test_grey_is_black_at_0_white_at_1_and_clipped_beyond(tmp_path):
+    images = np.array([-0.5, 0.0, 0.5, 1.0, 1.5]).reshape(1, 5, 1, 1) * np.ones((1, 5, 160, 160))
+    write_picture(tmp_path / "a.png", images, "abcde")
+    line = read(tmp_path / "a.png")[TITLE + 80]
+    assert [int(line[GAP + column * (160 + GAP) + 80]) for column in range(5)] == [0, 0, 128, 255, 255]
+
+
+def test_the_same_images_give_the_same_bytes(tmp_path):
+    images = np.random.default_rng(0).random((1, 2, 20, 20))
+    for name in ("a.png", "b.png"):
+        write_picture(tmp_path / name, images, ["left", "right"])
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
