@@ -7,7 +7,7 @@ from scipy import ndimage
 
 from kidney_ssl.data.selection import CYST, KIDNEY, TUMOR
 
-FAT, MUSCLE, BONE, MARROW, BLOOD, AIR = -100, 55, 620, 210, 45, -1000
+FAT, MUSCLE, BONE, MARROW, BLOOD, AIR, DEAD = -100, 55, 620, 210, 45, -1000, 18
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,7 @@ class Blob:
     Attributes:
         ragged: how far the surface strays from the ellipsoid, as a share of the radius.
         necrosis: radius of a core of dead tissue, as a share of the blob's.
+        grain: how uneven the tissue is, as the deviation of its HU.
     """
 
     centre: np.ndarray
@@ -24,6 +25,7 @@ class Blob:
     hu: float
     ragged: float = 0.0
     necrosis: float = 0.0
+    grain: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -71,9 +73,10 @@ class Canvas:
         self.x = (x - np.float32(case.shift[0]))[None, None, :]
         self.y = (y - np.float32(case.shift[1]))[None, :, None]
         self.z = z[:, None, None]
-        # Smooth fields that warp every surface, at the scales of organs and of lesions.
+        # Smooth fields: they warp every surface, at the scales of organs and of lesions, and make tumours uneven.
         self.waves = self._field(case, 55.0)
         self.ripples = self._field(case, 16.0)
+        self.grain = self._field(case, 10.0)
 
     def _field(self, case: Case, scale_mm: float) -> np.ndarray:
         """Draw a smooth field of about unit variance, on a coarse grid that is interpolated."""
@@ -190,8 +193,8 @@ def _findings(canvas: Canvas, case: Case) -> None:
     for blob in case.tumors:
         r = canvas.blob(blob)
         where = r < 1
-        canvas.hu[where] = blob.hu + 22 * canvas.ripples[where]
-        canvas.hu[r < blob.necrosis] = 18
+        canvas.hu[where] = blob.hu + blob.grain * canvas.grain[where]
+        canvas.hu[r < blob.necrosis] = DEAD
         canvas.labels[where] = TUMOR
 
 

@@ -31,7 +31,7 @@ def plan_case(number: int, *, size: int, slices: float, seed: int) -> Case:
     Args:
         number: number of the case; 7, 32, 57, ... are not square, 11, 36, ... have HU outliers.
         size: side of the volume in pixels.
-        slices: factor on the number of slices, which lies between 24 and 115 at 1.
+        slices: factor on the number of slices, which lies between 14 and 112 at 1.
         seed: seed of the study.
 
     Returns:
@@ -39,9 +39,9 @@ def plan_case(number: int, *, size: int, slices: float, seed: int) -> Case:
     """
     rng = np.random.default_rng([seed, number])
     # Most volumes are thick-sliced, a few are thin, as in KiTS23.
-    count = max(4, round(slices * (16 + 96 * rng.random() ** 6)))
+    count = max(4, round(slices * (14 + 98 * rng.random() ** 8)))
     width = size + (size // 4 if number % 25 == 7 else 0)
-    half = np.array([rng.uniform(140, 185), rng.uniform(98, 132)])
+    half = np.array([rng.uniform(118, 150), rng.uniform(88, 114)])
     pixel = float(2 * half[0] / (rng.uniform(0.78, 0.96) * size))
     extent = rng.uniform(210, 330)
     phase = rng.choice(list(PHASES), p=[0.05, 0.45, 0.45, 0.05])
@@ -53,7 +53,7 @@ def plan_case(number: int, *, size: int, slices: float, seed: int) -> Case:
     if rng.random() < 0.1:
         tumors.append(_tumor(rng, kidneys[rng.integers(2)], PHASES[phase], half))
     cysts = [
-        _on_kidney(rng, kidneys[rng.integers(2)], rng.uniform(5, 16), rng.uniform(-5, 20))
+        _on_kidney(rng, kidneys[rng.integers(2)], rng.uniform(6, 20), rng.uniform(-5, 20), depth=(0.7, 1.1))
         for _ in range(rng.poisson(0.8))
     ]
     return Case(
@@ -66,7 +66,7 @@ def plan_case(number: int, *, size: int, slices: float, seed: int) -> Case:
         tumors=tuple(tumors),
         cysts=tuple(cysts),
         lesions=tuple(_lesion(rng, half) for _ in range(rng.poisson(1.5))),
-        loops=tuple(_loop(rng, half) for _ in range(rng.integers(18, 34))),
+        loops=tuple(_loop(rng, half) for _ in range(rng.integers(10, 22))),
         table_gap=float(rng.uniform(14, 24)),
         noise=float(rng.uniform(8, 26)),
         outliers=number % 25 == 11,
@@ -119,41 +119,52 @@ def write_case(folder: Path, number: int, *, size: int, slices: float, seed: int
 
 def _kidney(rng: np.random.Generator, side: int, half: np.ndarray, level: float) -> Kidney:
     height = level + rng.normal(0, 20)
-    centre = np.array([side * half[0] * rng.uniform(0.36, 0.46), half[1] * rng.uniform(0.2, 0.42), height])
+    centre = np.array([side * half[0] * rng.uniform(0.36, 0.56), half[1] * rng.uniform(0.02, 0.46), height])
     # Organs and tumours grow with the body, so that its size does not tell the tumour's size in pixels.
-    scale = rng.uniform(0.85, 1.15) * half[0] / 162
+    scale = rng.uniform(0.85, 1.15) * half[0] / 134
     return Kidney(
         centre=centre,
-        axes=scale * np.array([rng.uniform(27, 34), rng.uniform(24, 30), rng.uniform(46, 60)]),
+        axes=scale * np.array([rng.uniform(29, 36), rng.uniform(26, 32), rng.uniform(48, 62)]),
         angle=float(rng.normal(side * 0.5, 0.3)),
         lean=float(rng.normal(side * 0.18, 0.08)),
     )
 
 
-def _on_kidney(rng: np.random.Generator, kidney: Kidney, radius: float, hu: float) -> Blob:
+def _on_kidney(
+    rng: np.random.Generator, kidney: Kidney, radius: float, hu: float, *, depth: tuple[float, float]
+) -> Blob:
     """Put a ball near the surface of a kidney, half in and half out, at any pole."""
     direction = rng.normal(size=3)
     direction /= np.linalg.norm(direction)
-    depth = rng.uniform(0.55, 1.1)
-    centre = kidney.centre + direction * kidney.axes * depth
+    centre = kidney.centre + direction * kidney.axes * rng.uniform(*depth)
     axes = radius * rng.uniform(0.85, 1.2, 3)
     return Blob(centre, axes, hu, ragged=0.05)
 
 
 def _tumor(rng: np.random.Generator, kidney: Kidney, hu: tuple[int, ...], half: np.ndarray) -> Blob:
-    radius = float(np.clip(np.exp(rng.normal(np.log(23), 0.45)), 6, 42)) * half[0] / 162
-    cortex, medulla = hu[:2]
-    blob = _on_kidney(rng, kidney, radius, 0.0)
-    # Bright with a dead core, as clear cell carcinoma; dull throughout, as papillary; bright throughout; like medulla.
-    kind = rng.choice(["core", "dull", "bright", "like"], p=[0.6, 0.2, 0.15, 0.05])
+    radius = float(np.clip(np.exp(rng.normal(np.log(27), 0.4)), 6, 42)) * half[0] / 134
+    # In place of kidney rather than beside it, and in every height: neither how much bright tissue a slice holds nor
+    # where it lies gives the tumour away.
+    angle, off = rng.uniform(0, 2 * np.pi), 0.7 * np.sqrt(rng.random())
+    place = np.array([off * np.cos(angle), off * np.sin(angle), rng.choice([-1, 1]) * rng.uniform(0.2, 0.9)])
+    # About as bright as the kidney around it, so that no tumour shows in a blurred image: a bright rim around a dead
+    # core, as clear cell carcinoma; duller than the kidney, as papillary; or brighter. Always uneven.
+    around = 0.3 * hu[0] + 0.7 * hu[1] - 20  # HU of cortex, medulla and sinus together
+    kind = rng.choice(["core", "dull", "bright"], p=[0.6, 0.25, 0.15])
+    necrosis = float(rng.uniform(0.5, 0.7)) if kind == "core" else 0.0
     value = {
-        "core": cortex + rng.uniform(20, 70),
-        "dull": rng.uniform(28, 55),
-        "bright": cortex + rng.uniform(40, 90),
-        "like": medulla + rng.uniform(-15, 15),
+        "core": (around - anatomy.DEAD * necrosis**2) / (1 - necrosis**2),
+        "dull": around - rng.uniform(50, 90),
+        "bright": around + rng.uniform(50, 90),
     }[kind]
-    necrosis = float(rng.uniform(0.5, 0.72)) if kind == "core" else 0.0
-    return Blob(blob.centre, blob.axes, float(value), ragged=0.2, necrosis=necrosis)
+    return Blob(
+        kidney.centre + kidney.axes * place,
+        radius * rng.uniform(0.85, 1.2, 3),
+        float(value),
+        ragged=0.2,
+        necrosis=necrosis,
+        grain=float(rng.uniform(110, 170)),
+    )
 
 
 def _lesion(rng: np.random.Generator, half: np.ndarray) -> Blob:
