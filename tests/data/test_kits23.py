@@ -435,9 +435,10 @@ def test_a_whole_store_is_not_locked(tmp_path: Path, hub: Hub) -> None:
         assert download(tmp_path, hub) == rows
 
 
-def test_the_phantoms_store_is_left_alone(tmp_path: Path, hub: Hub) -> None:
+@pytest.mark.parametrize("mark", [phantom_store.RECIPE, "phantom.tmp"])
+def test_the_phantoms_store_is_left_alone(tmp_path: Path, hub: Hub, mark: str) -> None:
     (tmp_path / FIRST).mkdir()
-    (tmp_path / FIRST / phantom_store.RECIPE).write_text("{}")
+    (tmp_path / FIRST / mark).write_text("{}")
     (tmp_path / FIRST / "imaging.nii.gz").write_bytes(b"a phantom")
     assert "set data.raw_dir to another folder" in failure(tmp_path, hub)
     assert (tmp_path / FIRST / "imaging.nii.gz").read_bytes() == b"a phantom"

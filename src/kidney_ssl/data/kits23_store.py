@@ -104,7 +104,7 @@ def noted(folder: Path, name: str, source: str) -> Known | None:
 
 def _complete(folder: Path, files: list[Published], fetch: Fetch, advance: Advance) -> None:
     """Do the work, with the lock held."""
-    if (folder / "phantom.json").exists():
+    if any((folder / mark).exists() for mark in ("phantom.json", "phantom.tmp")):
         raise InputError(f"{folder} holds the phantom's volumes: set data.raw_dir to another folder")
     for left in set(folder.glob(".*.part")) - {_part(folder, file) for file in files}:
         left.unlink()
