@@ -1,0 +1,352 @@
+"""Models Genesis (Zhou et al. 2019) in 2D: restore a slice that was flipped, shuffled, bent in grey and painted over.
+
+The order and all rates are those of the authors' published code (thesis: "as published"). That code is 3D; ours differs
+where a slice has one axis less, and in the number of windows, see `GenesisOptions`.
+"""
+
+from math import ceil, floor, prod
+from typing import Annotated, Literal, NamedTuple
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from kidney_ssl.pretext.base import Picture
+from kidney_ssl.pretext.restoration import Perturbed, Restoration, RestorationOptions
+
+FLIPS = 3  # as many tries as published, though a slice has two axes
+SIDE = 10  # a window's side is at most the image's over this
+RECTANGLES, AGAIN, MARGIN = 5, 0.95, 3  # painted at most, chance of one more, pixels left to the frame
+STEPS, LEVELS = 2**10, 2**14  # of the Bezier curve, and of the grey values that are told apart
+
+Rate = Annotated[float, Field(ge=0, le=1)]
+
+
+class GenesisOptions(RestorationOptions):
+    """Chances of the operations, as published, and the number of windows.
+
+    Attributes:
+        loss: mean squared error, as published.
+        flip_rate: of a first flip, of a second after it, and of a third.
+        local_rate: share of shuffled images.
+        nonlinear_rate: of a Bezier curve; half of the curves are inverted.
+        paint_rate: of painting, in or out.
+        inpaint_rate: of in-painting among the painted; the others are out-painted.
+        windows: to be shuffled in an image (ours). The published 10,000 cover each voxel of a 64 x 64 x 32 cube 1.9
+            times, but each pixel of a slice 26 times; 700 cover it 1.8 times at 512 pixels and 2.1 times at 64, since
+            windows grow with the image.
+    """
+
+    loss: Literal["dice", "dice_squared", "mse"] = "mse"
+    flip_rate: Rate = 0.4
+    local_rate: Rate = 0.5
+    nonlinear_rate: Rate = 0.9
+    paint_rate: Rate = 0.9
+    inpaint_rate: Rate = 0.2
+    windows: Annotated[int, Field(ge=1, le=32767)] = 700
+
+
+class Windows(NamedTuple):
+    """Windows to shuffle in K of B images, later ones on top of earlier ones: int32, (K, N) where not said otherwise.
+
+    The permutation of a window of h x w pixels is a Feistel network on its coordinates, with random shifts for round
+    functions: row += a[column] mod h, column += b[row] mod w, row += c[column] mod h. Each round can be undone, so no
+    pixel is drawn twice; the source of a pixel is uniform over the window.
+    """
+
+    chosen: Tensor  # (K,) int64, the shuffled images
+    kept: Tensor  # (K,) bool, False: not shuffled after all
+    top: Tensor
+    left: Tensor
+    height: Tensor
+    width: Tensor
+    shifts: Tensor  # (3, K, N, S // 10), a, b and c of each window
+
+
+class Curves(NamedTuple):
+    """Cubic Bezier curves of grey values from (0, 0) to (1, 1); inverted, they run from (0, 1) to (1, 0)."""
+
+    points: Tensor  # (B, 4) the two points between: x1, y1, x2, y2 in [0, 1)
+    inverted: Tensor  # (B,) bool
+    used: Tensor  # (B,) bool, False: grey values stay
+
+
+class Painting(NamedTuple):
+    """Rectangles to fill with noise, or to leave when all else is filled: int32, (B, 5) where not said otherwise."""
+
+    outside: Tensor  # (B,) bool, True: out-painting
+    top: Tensor
+    left: Tensor
+    height: Tensor
+    width: Tensor
+    used: Tensor  # (B, 5) bool
+    noise: Tensor  # (B, 1, S, S) in (0, 1)
+
+
+class Draws(NamedTuple):
+    """All that is random about a batch."""
+
+    flips: Tensor  # (B, 2) bool: upside down, left to right
+    windows: Windows
+    curves: Curves
+    painting: Painting
+
+
+def uniform(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Float32 in (0, 1) of 65,536 levels: four from each 64 random bits, which is four times as fast as `rand`."""
+    count = prod(shape)
+    bits = torch.randint(-(2**63), 2**63 - 1, (ceil(count / 4),), generator=generator, device=generator.device)
+    return bits.view(torch.int16)[:count].view(shape).float().add_(2**15 + 0.5).mul_(2**-16)
+
+
+def chance(rate: float, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """True at the rate."""
+    return torch.rand(shape, generator=generator, device=generator.device) < rate
+
+
+def between(low: Tensor | int, high: Tensor | int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Whole numbers from `low` to `high`, both included, int32."""
+    return low + (torch.rand(shape, generator=generator, device=generator.device) * (high - low + 1)).int()
+
+
+def draw_flips(count: int, rate: float, generator: torch.Generator) -> Tensor:
+    """Draw flips, (B, 2) bool: up to three in a row, each along an axis drawn anew, so that two may cancel."""
+    going = chance(rate, (count, FLIPS), generator).cumprod(1).bool()
+    axis = chance(0.5, (count, FLIPS), generator)
+    return torch.stack([(going & axis).sum(1) % 2 == 1, (going & ~axis).sum(1) % 2 == 1], 1)
+
+
+def flip(images: Tensor, flips: Tensor) -> Tensor:
+    """Flip each image of (B, 1, S, S) as drawn."""
+    size = images.shape[-1]
+    upside_down, mirrored = flips.T[..., None]
+    # With weights of 0 and 1 `lerp` is exact and the fastest way to choose, here and below.
+    chosen = images.flip(3).lerp_(images, (~mirrored[..., None, None]).float())
+    place, image = (torch.arange(length, device=images.device) for length in (size, len(images)))
+    row = image[:, None] * size + torch.where(upside_down, size - 1 - place, place)
+    return chosen.view(-1, size).index_select(0, row.view(-1)).view(images.shape)
+
+
+def draw_windows(count: int, size: int, number: int, rate: float, generator: torch.Generator) -> Windows:
+    """Draw windows: sides from 1 to S // 10 pixels, anywhere in the image.
+
+    Which images are shuffled is drawn for the batch, not for each image, so that the others take no time and no device
+    must be waited for: as near to B * rate of them as can be, each with the same chance.
+    """
+    shuffled = ceil(count * rate)
+    order = torch.randperm(count, generator=generator, device=generator.device)
+    spare = chance(count * rate - floor(count * rate), (shuffled,), generator)
+    ahead = torch.arange(shuffled, device=generator.device) < floor(count * rate)
+    shape = (shuffled, number)
+    height, width = (between(1, size // SIDE, shape, generator) for _ in range(2))
+    top, left = (between(0, size - side, shape, generator) for side in (height, width))
+    a, b, c = uniform((3, *shape, size // SIDE), generator)
+    shifts = torch.stack([(a * height[..., None]).int(), (b * width[..., None]).int(), (c * height[..., None]).int()])
+    return Windows(order[:shuffled], ahead | spare, top, left, height, width, shifts)
+
+
+def last_window(windows: Windows, size: int) -> Tensor:
+    """Number each pixel by the last window that covers it: (K, S, S) int16, from 1 on, 0 where there is none.
+
+    A window's row is the union of four spans of 1, 4, 16 or more pixels. Only their first pixels are written, the
+    highest number last; then the spans of each length are handed down to the next smaller one.
+    """
+    count, number = windows.top.shape
+    limit, device = windows.shifts.shape[-1], windows.top.device
+    lengths = [4**power for power in range(limit.bit_length()) if 4**power <= limit]
+    power = (windows.width[..., None] >= torch.tensor(lengths[1:], device=device)).sum(-1)
+    span = (4**power)[..., None]
+    columns = torch.minimum(span * torch.arange(4, device=device), windows.width[..., None] - span)
+    rows = torch.minimum(torch.arange(limit, device=device), windows.height[..., None] - 1) * size
+    corner = ((power * count + torch.arange(count, device=device)[:, None]) * size + windows.top) * size + windows.left
+    first = corner[..., None, None] + rows[..., None] + columns[:, :, None]
+    numbers = torch.arange(1, number + 1, device=device, dtype=torch.int16) * windows.kept[:, None]
+    spans = torch.zeros(len(lengths), count, size, size, device=device, dtype=torch.int16)
+    spans.view(-1).scatter_reduce_(0, first.view(-1), numbers[..., None, None].expand_as(first).reshape(-1), "amax")
+    for low in range(len(lengths) - 2, -1, -1):
+        for shift in range(0, 4 * lengths[low], lengths[low]):
+            below, above = spans[low, :, :, shift:], spans[low + 1, :, :, : size - shift]
+            torch.maximum(below, above, out=below)
+    return spans[0]
+
+
+def sources(windows: Windows, size: int) -> Tensor:
+    """Find where each pixel of the shuffled images comes from: (K * S * S,) int32, positions in (B, 1, S, S).
+
+    The three rounds of `Windows` are walked by looking up tables that lie end to end, so that an entry of one holds
+    where to go on in the next, but for the row or column that is added on the way. Each has S entries for an image's
+    pixels that lie in no window and stay, then some for each window: three times its largest side, since two shifts
+    take a pixel that far out of the window and only the last table brings it back.
+    """
+    device, (count, number, limit) = windows.top.device, windows.shifts.shape[1:]
+
+    def line(length: int) -> Tensor:
+        return torch.arange(length, dtype=torch.int32, device=device)
+
+    def table(stay: Tensor, of_windows: Tensor) -> Tensor:
+        return torch.cat([stay.expand(count, -1), of_windows.flatten(1)], 1).view(-1)
+
+    image, window, place = line(count)[:, None, None], line(number)[:, None], line(size)
+    a, b, c = windows.shifts
+    remainder = line(3 * limit) % (line(limit)[:, None] + 1)
+    row, column = (
+        remainder.index_select(0, side.view(-1) - 1).view(count, number, -1) for side in (windows.height, windows.width)
+    )
+    top, left = windows.top[..., None], windows.left[..., None]
+    image_start = image * (size + 3 * limit * number)
+    window_start = image_start + size + 3 * limit * window
+    frame, bits = windows.chosen.int()[:, None, None] * size, limit.bit_length()
+    first = table(image_start.expand(-1, -1, limit)[:, 0], a + (window_start - top))
+    second = table(image_start.expand(-1, -1, size)[:, 0], b.gather(2, row.long()) + (window_start - left))
+    third = table(place << bits, (left + column) << bits | c.gather(2, column.long()))  # the column and the third shift
+    fourth = table((frame[:, 0] + place) * size, (frame + top + row) * size)
+
+    # Any numbering of a window's columns serves the first shift.
+    start = image * ((number + 1) * limit) + place % limit
+    rows = first.index_select(0, torch.add(start, last_window(windows, size), alpha=limit).view(-1))
+    rows.view(count, size, size).add_(place[:, None])
+    columns = second.index_select(0, rows)
+    columns.view(count, size, size).add_(place)
+    both = third.index_select(0, columns)
+    rows += both & (2**bits - 1)
+    return fourth.index_select(0, rows).add_(both >> bits)
+
+
+def shuffle(images: Tensor, windows: Windows) -> Tensor:
+    """Shuffle pixels inside windows.
+
+    Args:
+        images: (B, 1, S, S).
+        windows: of some of them.
+
+    Returns:
+        (B, 1, S, S); a pixel has the value that the permutation of the last window over it brings there from the
+        original image, as if windows were shuffled and pasted one after the other.
+    """
+    if not len(windows.chosen):
+        return images
+    size = images.shape[-1]
+    moved = images.reshape(-1).index_select(0, sources(windows, size))
+    return images.index_copy(0, windows.chosen, moved.view(-1, 1, size, size))
+
+
+def draw_curves(count: int, rate: float, generator: torch.Generator) -> Curves:
+    """Draw a curve for each image; half of them inverted, `rate` of them used."""
+    points = torch.rand((count, 4), generator=generator, device=generator.device)
+    return Curves(points, chance(0.5, (count,), generator), chance(rate, (count,), generator))
+
+
+def bezier(curves: Curves, steps: int) -> tuple[Tensor, Tensor]:
+    """Points of each curve: p(t) = 3 (1-t)^2 t p1 + 3 (1-t) t^2 p2 + t^3 for x and, unless inverted, for y.
+
+    With both points between inside the unit square neither x nor y ever turns back, so that y is a monotone function
+    of x: increasing, or decreasing where inverted. (The published code sorts both, to the same effect.)
+
+    Returns:
+        x and y, (B, steps + 1) for t = 0 ... 1. Inverted curves are y(1 - t) over x(t).
+    """
+    t = torch.linspace(0, 1, steps + 1, device=curves.points.device)
+    x1, y1, x2, y2 = curves.points.T[..., None]
+    first, second, third = 3 * (1 - t) ** 2 * t, 3 * (1 - t) * t**2, t**3
+    x, y = (one * first + two * second + third for one, two in ((x1, x2), (y1, y2)))
+    return x, torch.where(curves.inverted[:, None], y.flip(1), y)
+
+
+def bend(images: Tensor, curves: Curves) -> Tensor:
+    """Send grey values in [0, 1] through each image's curve, read off a table of 2^14 + 1 values."""
+    count = len(images)
+    x, y = bezier(curves, STEPS)
+    nodes = torch.linspace(0, 1, STEPS + 1, device=images.device).expand(count, -1).contiguous()
+    after = torch.searchsorted(x, nodes).clamp(1, STEPS)
+    (x0, x1), (y0, y1) = ((values.gather(1, after - 1), values.gather(1, after)) for values in (x, y))
+    curve = y0 + (y1 - y0) * ((nodes - x0) / (x1 - x0).clamp_min(1e-9)).clamp(0, 1)
+    table = interpolate(curve[:, None], size=LEVELS + 1, mode="linear", align_corners=True)
+    level = images.reshape(count, -1).mul(LEVELS).add_(0.5).int()
+    level += torch.arange(count, dtype=torch.int32, device=images.device)[:, None] * (LEVELS + 1)
+    bent = table.view(-1).index_select(0, level.view(-1)).view(images.shape)
+    return bent.lerp_(images, (~curves.used[:, None, None, None]).float())
+
+
+def draw_painting(count: int, size: int, rate: float, inpaint_rate: float, generator: torch.Generator) -> Painting:
+    """Draw rectangles, their sides drawn apart, at least three pixels from the frame, and the noise.
+
+    In-painting: none to five of S/6 to S/3. Out-painting: one to five that stay, of 3/7 to 4/7 of S. Each rectangle
+    but the first to stay is followed by the next with a chance of 0.95.
+    """
+    shape = (count, RECTANGLES)
+    painted, outside = chance(rate, (count,), generator), ~chance(inpaint_rate, (count,), generator)
+    more = chance(AGAIN, shape, generator)
+    more[:, 0] |= outside
+    shortest = torch.where(outside, size - 4 * size // 7, size // 6)[:, None]
+    longest = torch.where(outside, size - 3 * size // 7, size // 3)[:, None]
+    height, width = (between(shortest, longest, shape, generator) for _ in range(2))
+    top, left = (between(MARGIN, size - side - MARGIN, shape, generator) for side in (height, width))
+    used = more.cumprod(1).bool() & painted[:, None]
+    return Painting(outside & painted, top, left, height, width, used, uniform((count, 1, size, size), generator))
+
+
+def paint(images: Tensor, painting: Painting) -> Tensor:
+    """Fill the rectangles of each image of (B, 1, S, S) with noise, or all but them."""
+    place = torch.arange(images.shape[-1], device=images.device)
+    rows, columns = (
+        (place >= first[..., None]) & (place < (first + side)[..., None])
+        for first, side in ((painting.top, painting.height), (painting.left, painting.width))
+    )
+    inside = (rows & painting.used[..., None]).float().mT @ columns.float()  # how many rectangles hold the pixel
+    painted = inside.float().clamp_max_(1).sub_(painting.outside[:, None, None].float()).abs_()
+    return images.lerp(painting.noise, painted[:, None])
+
+
+def draw(count: int, size: int, options: GenesisOptions, generator: torch.Generator) -> Draws:
+    """Draw all that is done to a batch of B images of side S."""
+    return Draws(
+        draw_flips(count, options.flip_rate, generator),
+        draw_windows(count, size, options.windows, options.local_rate, generator),
+        draw_curves(count, options.nonlinear_rate, generator),
+        draw_painting(count, size, options.paint_rate, options.inpaint_rate, generator),
+    )
+
+
+def apply(images: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+    """Perturb a batch.
+
+    Args:
+        images: (B, 1, S, S) in [0, 1].
+        draws: see `draw`.
+
+    Returns:
+        The network's input and what it is to restore, both (B, 1, S, S) in [0, 1] and flipped alike.
+    """
+    target = flip(images, draws.flips)
+    return paint(bend(shuffle(target, draws.windows), draws.curves), draws.painting), target
+
+
+class Method(Restoration):
+    """A U-Net that restores grey values and places; judged over the whole image, which changes everywhere."""
+
+    Parameters = GenesisOptions
+    options: GenesisOptions
+
+    def perturb(self, images: Tensor, generator: torch.Generator) -> Perturbed:
+        """Perturb each image by parameters of its own."""
+        perturbed, target = apply(images, draw(len(images), images.shape[-1], self.options, generator))
+        return Perturbed(perturbed, target, torch.ones_like(images, dtype=torch.bool))
+
+    def pictures(self, images: Tensor, generator: torch.Generator) -> dict[str, Picture]:
+        """Perturbed, original and restored slices; each operation by itself, and all as in training."""
+        count, size = len(images), images.shape[-1]
+        shown = [
+            images,
+            flip(images, draw_flips(count, 1, generator)),
+            shuffle(images, draw_windows(count, size, self.options.windows, 1, generator)),
+            bend(images, draw_curves(count, 1, generator)),
+            paint(images, draw_painting(count, size, 1, 0, generator)),
+            paint(images, draw_painting(count, size, 1, 1, generator)),
+            self.perturb(images, generator).images,
+        ]
+        names = ("original", "flipped", "shuffled", "Bezier curve", "out-painted", "in-painted", "as in training")
+        return {
+            "restored": super().pictures(images, generator)["restored"],
+            "operations": Picture(torch.cat(shown, 1), names),
+        }
