@@ -173,7 +173,7 @@ class Restoration(Pretext):
 
     Attributes:
         unet: (B, 1, S, S) -> (B, 1, S, S) in (0, 1).
-        average: (1, 1, S, S), mean of the targets seen in training: the predictor that knows nothing of the slice.
+        average: (S * S,), mean of the targets seen in training: the predictor that knows nothing of the slice.
     """
 
     Parameters = RestorationOptions
@@ -186,7 +186,7 @@ class Restoration(Pretext):
         self.options = options
         self.unet = unet(setting.network, setting.seed, batch_norm_momentum=setting.batch_norm_momentum)
         self.encoder = self.unet.get_submodule("encoder")
-        self.register_buffer("average", torch.zeros(1, 1, setting.image_size, setting.image_size))
+        self.register_buffer("average", torch.zeros(setting.image_size**2))
         self.register_buffer("seen", torch.zeros(()))
 
     @abstractmethod
@@ -195,8 +195,10 @@ class Restoration(Pretext):
 
     def guesses(self, perturbed: Perturbed) -> dict[str, Tensor]:
         """Trivial restorations, (B, 1, S, S) by name: the input, the image's mean, the mean training image."""
-        mean = perturbed.target.mean((1, 2, 3), keepdim=True).expand_as(perturbed.target)
-        return {"copy": perturbed.images, "mean": mean, "average": self.average.expand_as(perturbed.target)}
+        target = perturbed.target
+        mean = target.mean((1, 2, 3), keepdim=True).expand_as(target)
+        average = self.average.view_as(target[:1]).expand_as(target)
+        return {"copy": perturbed.images, "mean": mean, "average": average}
 
     def _loss(self, restored: Tensor, target: Tensor, hole: Tensor) -> Tensor:
         where = hole if self.options.region == "hole" else torch.ones_like(hole)
@@ -209,7 +211,7 @@ class Restoration(Pretext):
         restored = self.unet(perturbed.images).float()
         with torch.no_grad():
             self.seen += len(images)
-            self.average += (perturbed.target.mean(0, keepdim=True) - self.average) * (len(images) / self.seen)
+            self.average += (perturbed.target.mean(0).flatten() - self.average) * (len(images) / self.seen)
         loss = self._loss(restored, perturbed.target, hole).mean()
         return loss, {"mse": mse(restored.detach(), perturbed.target, hole).mean()}
 
