@@ -1,0 +1,282 @@
+"""SimCLR (Chen et al. 2020): two views of a slice attract each other, those of other slices repel them."""
+
+import math
+from typing import Annotated, NamedTuple
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d, cross_entropy, embedding_bag, normalize
+
+from kidney_ssl.models.encoder import encoder
+from kidney_ssl.pretext.base import Options, Picture, Pretext, Setting
+
+PROJECTED = 128  # width of the projection (Chen et al. 2020)
+RATIO = 4 / 3  # most that a crop's sides differ by, as torchvision's RandomResizedCrop has it
+MIN_SIGMA = 0.1
+THUMBNAIL = 16  # side of the thumbnails that the trivial predictor compares
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+
+
+class SimclrOptions(Options):
+    """Options of SimCLR. There is no grey (slices are grey) and no solarisation (it turns tissue into air).
+
+    Attributes:
+        temperature: tau of NT-Xent.
+        min_scale: least share of the slice's area that a crop keeps; the published 0.08 would drop the kidney.
+        flip_probability: of a left-right flip, and by itself of an up-down flip.
+        jitter: brightness and contrast are multiplied by 1 - jitter to 1 + jitter each.
+        jitter_probability: of a change of brightness and contrast.
+        max_sigma: largest standard deviation of the Gaussian blur in pixels, from 0.1 on. The published 2 belongs to
+            224 pixels.
+        blur_probability: of a blur.
+    """
+
+    temperature: Annotated[float, Field(ge=0.1, le=0.5)] = 0.5
+    min_scale: Annotated[float, Field(ge=0.3, le=1)] = 0.3
+    flip_probability: Probability = 0.5
+    jitter: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    jitter_probability: Probability = 0.8
+    max_sigma: Annotated[float, Field(ge=MIN_SIGMA, le=32)] = 2.0
+    blur_probability: Probability = 0.5
+
+
+class Views(NamedTuple):
+    """What each of N views does to its slice, (N,) each.
+
+    Attributes:
+        top: upper edge of the crop in fractions of the side.
+        left: left edge.
+        height: height of the crop.
+        width: width of the crop.
+        upside_down: whether rows are reversed.
+        mirrored: whether columns are reversed.
+        sigma: standard deviation of the blur in pixels of the view; 0 for none.
+        brightness: factor on all values.
+        contrast: factor on their distances from the view's mean.
+    """
+
+    top: Tensor
+    left: Tensor
+    height: Tensor
+    width: Tensor
+    upside_down: Tensor
+    mirrored: Tensor
+    sigma: Tensor
+    brightness: Tensor
+    contrast: Tensor
+
+
+def draw_views(count: int, options: SimclrOptions, generator: torch.Generator) -> Views:
+    """Draw the parameters of `count` views.
+
+    A crop's share of the area is uniform from `min_scale` to 1, the ratio of its sides log-uniform among those that
+    fit into the slice (3:4 to 4:3 at most), its place uniform.
+    """
+    scale, ratio, top, left, down, mirror, blurred, sigma, jittered, brightness, contrast = torch.rand(
+        (11, count), generator=generator, device=generator.device
+    )
+    scale = options.min_scale + (1 - options.min_scale) * scale
+    most = (-scale.log()).clamp(max=math.log(RATIO))  # a crop of area s fits where s <= width / height <= 1 / s
+    ratio = (most * (2 * ratio - 1)).exp()
+    height, width = (scale / ratio).sqrt().clamp(max=1), (scale * ratio).sqrt().clamp(max=1)
+    jitter = options.jitter * (jittered < options.jitter_probability)
+    return Views(
+        top=(1 - height) * top,
+        left=(1 - width) * left,
+        height=height,
+        width=width,
+        upside_down=down < options.flip_probability,
+        mirrored=mirror < options.flip_probability,
+        sigma=(MIN_SIGMA + (options.max_sigma - MIN_SIGMA) * sigma) * (blurred < options.blur_probability),
+        brightness=1 + jitter * (2 * brightness - 1),
+        contrast=1 + jitter * (2 * contrast - 1),
+    )
+
+
+def unchanged(count: int, device: torch.device) -> Views:
+    """Views that show their slices as they are."""
+    zeros, ones = torch.zeros(count, device=device), torch.ones(count, device=device)
+    return Views(zeros, zeros, ones, ones, zeros.bool(), zeros.bool(), zeros, ones, ones)
+
+
+def apply_views(images: Tensor, views: Views, max_sigma: float) -> Tensor:
+    """Make views: crop, resize to S, flip, blur; then brightness and contrast.
+
+    Crop, flip and blur together are a linear map of the columns and one of the rows, and few lines of a slice go into
+    one of a view: weighted sums of whole lines, several times as fast as sampling and convolving pixel by pixel. The
+    blur sees the slice around the crop.
+
+    Args:
+        images: (B, 1, S, S) in [0, 1].
+        views: of N views, N a multiple of B; view n is one of slice n mod B.
+        max_sigma: no blur in `views` is larger.
+
+    Returns:
+        (N, 1, S, S) float32 in [0, 1].
+    """
+    count, side = len(views.top), images.shape[-1]
+    radius, ones = math.ceil(3 * max_sigma), torch.ones_like(views.top)
+    index, weight = _lines(side, radius, views.left, views.width, views.mirrored, views.sigma, ones)
+    numbers = torch.arange(count, device=images.device)[:, None, None]
+    columns = images[:, 0].float().transpose(1, 2).reshape(-1, side)
+    columns = _sum(columns, index + side * (numbers % len(images)), weight)
+    gain = views.brightness * views.contrast
+    index, weight = _lines(side, radius, views.top, views.height, views.upside_down, views.sigma, gain)
+    rows = columns.transpose(1, 2).reshape(-1, side)
+    made = _sum(rows, index + side * numbers, weight).unsqueeze(1)
+    # brightness * (mean + contrast * (value - mean)), where the first product of the three stands in `made`.
+    shift = (1 / views.contrast - 1) * made.mean(dim=(1, 2, 3))
+    return made.add_(shift.view(-1, 1, 1, 1)).clamp_(0, 1)
+
+
+def _sum(lines: Tensor, index: Tensor, weight: Tensor) -> Tensor:
+    """Weighted sums of lines (L, S) by index (N, S, K) and weight (N, S, K): (N, S, S)."""
+    bags, taps = index.shape[:2], index.shape[2]
+    summed = embedding_bag(index.view(-1, taps), lines, per_sample_weights=weight.view(-1, taps), mode="sum")
+    return summed.view(*bags, -1)
+
+
+def _lines(  # noqa: PLR0917
+    side: int, radius: int, start: Tensor, length: Tensor, reverse: Tensor, sigma: Tensor, gain: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Which lines of a slice go into each line of its view, and how much of them.
+
+    The slice is interpolated linearly and blurred by a Gaussian: a line's weight at distance d is the triangle around
+    it convolved with the Gaussian, the second difference of G(d) = d Phi(d / s) + s phi(d / s), where s is sigma in
+    lines of the slice, Phi the normal distribution and phi its density. The slice's edge is repeated.
+
+    Args:
+        side: S.
+        radius: lines beside the nearest ones that may count.
+        start: (N,) where the crop begins, in fractions of the side.
+        length: (N,) its length.
+        reverse: (N,) whether the last line comes first.
+        sigma: (N,) in lines of the view.
+        gain: (N,) sum of the weights.
+
+    Returns:
+        Index (N, S, 2 radius + 2) int64, 0 to S - 1, and weight, float32.
+    """
+    place = torch.arange(side, device=start.device).expand(len(start), side)
+    place = torch.where(reverse[:, None], side - 1 - place, place)
+    # Lines have a width: the crop's first one has its centre half a resized line from the edge.
+    centre = (side * start - 0.5)[:, None] + (place + 0.5) * length[:, None]
+    nearest = centre.floor()
+    offsets = torch.arange(-radius - 1, radius + 3, device=start.device)
+    distance = (nearest - centre)[:, :, None] + offsets
+    spread = math.sqrt(2) * (sigma * length).clamp(min=1e-7)[:, None, None]
+    scaled = (distance / spread).clamp(-9, 9)
+    integral = 0.5 * distance * (1 + scaled.erf()) + spread / math.sqrt(4 * math.pi) * (-(scaled**2)).exp()
+    weight = integral.diff(n=2)
+    weight = weight * (weight > 1e-6)  # a CPU takes ten times as long over numbers next to zero
+    weight = weight * (gain[:, None, None] / weight.sum(2, keepdim=True))
+    index = (nearest[:, :, None] + offsets[1:-1]).clamp(0, side - 1).long()
+    return index, weight
+
+
+class Method(Pretext):
+    """A ResNet with batch norm, a projection head, and NT-Xent over the batch."""
+
+    Parameters = SimclrOptions
+    one_slice_per_case = True
+
+    def __init__(self, setting: Setting, options: SimclrOptions) -> None:
+        """Build the network."""
+        super().__init__(setting, options)
+        from lightly.loss.ntx_ent_loss import NTXentLoss  # noqa: PLC0415 - a second of imports
+        from lightly.models.modules.heads import SimCLRProjectionHead  # noqa: PLC0415
+
+        self.options = options
+        self.encoder, width = encoder(setting.network, setting.seed, batch_norm_momentum=setting.batch_norm_momentum)
+        # The library draws from torch's global generator: lend it a seeded state and take that back afterwards.
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(setting.seed)
+            self.head = SimCLRProjectionHead(width, width, PROJECTED)
+        for module in self.head.modules():
+            if isinstance(module, nn.BatchNorm1d):
+                module.momentum = setting.batch_norm_momentum
+        self.loss = NTXentLoss(temperature=options.temperature)
+
+    def views(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Two views of each slice, (2B, 1, S, S): first all first ones."""
+        return apply_views(images, draw_views(2 * len(images), self.options, generator), self.options.max_sigma)
+
+    def step(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        """NT-Xent (Eq. 1) of the views' projections, and how often the other view is the nearest."""
+        projected = self.head(self.encoder(self.views(images, generator))).float()
+        with torch.autocast(images.device.type, enabled=False):
+            loss = self.loss(*projected.chunk(2))
+            logits, other = similarities(projected.detach())
+        return loss, {"accuracy": (logits.argmax(1) == other).float().mean()}
+
+    def validate(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """Figures of each slice, means of its two views.
+
+        loss, beside that of equal similarities; accuracy, how often the other view is the nearest of the batch's
+        2B - 1, beside chance and the same by thumbnails of the views; alignment and uniformity of the projections and
+        of the thumbnails (uniformity is one figure of the batch).
+        """
+        count, device = len(images), images.device
+        views = self.views(images, generator)
+        projected = self.head(self.encoder(views)).float()
+        with torch.autocast(device.type, enabled=False):
+            thumbnails = adaptive_avg_pool2d(views, THUMBNAIL).flatten(1)
+            thumbnails = thumbnails - thumbnails.mean(1, keepdim=True)
+            logits, other = similarities(projected)
+            alike, _ = similarities(thumbnails)
+            losses = cross_entropy(logits / self.options.temperature, other, reduction="none")
+            figures = {
+                "loss": losses,
+                "accuracy": (logits.argmax(1) == other).float(),
+                "accuracy_thumbnail": (alike.argmax(1) == other).float(),
+                "alignment": alignment(projected),
+                "alignment_thumbnail": alignment(thumbnails),
+                "uniformity": uniformity(projected).expand(2 * count),
+                "uniformity_thumbnail": uniformity(thumbnails).expand(2 * count),
+            }
+        found = {name: values.view(2, count).mean(0) for name, values in figures.items()}
+        found["loss_chance"] = torch.full((count,), math.log(2 * count - 1), device=device)
+        found["accuracy_chance"] = torch.full((count,), 1 / (2 * count - 1), device=device)
+        return found
+
+    def pictures(self, images: Tensor, generator: torch.Generator) -> dict[str, Picture]:
+        """Pairs of views, and each operation by itself at what was drawn for it (the blur at its largest)."""
+        count = len(images)
+        pairs = self.views(images, generator).view(2, count, *images.shape[2:])
+        drawn, plain = draw_views(count, self.options, generator), unchanged(count, images.device)
+        alone = {
+            "crop": plain._replace(top=drawn.top, left=drawn.left, height=drawn.height, width=drawn.width),
+            "flips": plain._replace(upside_down=drawn.upside_down, mirrored=drawn.mirrored),
+            "intensity": plain._replace(brightness=drawn.brightness, contrast=drawn.contrast),
+            "largest blur": plain._replace(sigma=torch.full_like(drawn.sigma, self.options.max_sigma)),
+        }
+        shown = [apply_views(images, views, self.options.max_sigma)[:, 0] for views in alone.values()]
+        return {
+            "views": Picture(torch.stack([images[:, 0], *pairs], 1), ("slice", "first view", "second view")),
+            "operations": Picture(torch.stack([images[:, 0], *shown], 1), ("slice", *alone)),
+        }
+
+
+def similarities(projected: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosine similarities of views, (2B, 2B) with -inf for a view and itself, and (2B,) the place of the other view."""
+    unit = normalize(projected, dim=1)
+    found = (unit @ unit.T).fill_diagonal_(-torch.inf)
+    numbers = torch.arange(len(unit), device=unit.device)
+    return found, (numbers + len(unit) // 2) % len(unit)
+
+
+def alignment(projected: Tensor) -> Tensor:
+    """Squared distance of a slice's two views on the unit sphere, (2B,) (Wang and Isola 2020); 2 is chance."""
+    unit = normalize(projected, dim=1)
+    return (unit - unit.roll(len(unit) // 2, 0)).pow(2).sum(1)
+
+
+def uniformity(projected: Tensor) -> Tensor:
+    """Log of the mean of exp(-2 d^2) over pairs of different slices, of first and of second views, mean of both.
+
+    Wang and Isola (2020): 0 where all are one point, about -4 where they are spread evenly; NaN for one slice.
+    """
+    halves = normalize(projected, dim=1).chunk(2)
+    return torch.stack([torch.pdist(half).pow(2).mul(-2).exp().mean().log() for half in halves]).mean()
