@@ -55,7 +55,7 @@ def side_by_side(height, width, size, count, seed):
     left = (torch.arange(across) * width).repeat(down).int().repeat(count, 1)
     sides = torch.full_like(top, height), torch.full_like(top, width)
     shifts = genesis.draw_shifts(*sides, size // 10, generator(seed))
-    windows = Windows(torch.arange(count), torch.ones(count, dtype=torch.bool), top, left, *sides, shifts)
+    windows = Windows(torch.arange(count), top, left, *sides, shifts)
     source = genesis.shuffle(places(count, size), windows)[:, 0, : down * height, : across * width].long()
     cut = source.reshape(count, down, height, across, width).transpose(2, 3).reshape(count, -1, height, width)
     rows, columns = cut // size - top[..., None, None], cut % size - left[..., None, None]

@@ -44,7 +44,7 @@ class GenesisOptions(RestorationOptions):
     nonlinear_rate: Rate = 0.9
     paint_rate: Rate = 0.9
     inpaint_rate: Rate = 0.2
-    windows: Annotated[int, Field(ge=1, le=32767)] = 700
+    windows: Annotated[int, Field(ge=1, le=32_000)] = 700
 
 
 class Windows(NamedTuple):
@@ -57,7 +57,6 @@ class Windows(NamedTuple):
     """
 
     chosen: Tensor  # (K,) int64, the shuffled images
-    kept: Tensor  # (K,) bool, False: not shuffled after all
     top: Tensor
     left: Tensor
     height: Tensor
@@ -142,8 +141,9 @@ def draw_windows(count: int, size: int, number: int, rate: float, generator: tor
     shape = (shuffled, number)
     height, width = (between(1, size // SIDE, shape, generator) for _ in range(2))
     top, left = (between(0, size - side, shape, generator) for side in (height, width))
-    shifts = draw_shifts(height, width, size // SIDE, generator)
-    return Windows(order[:shuffled], ahead | spare, top, left, height, width, shifts)
+    # An image too many has shifts of 0, which leave it as it is.
+    shifts = draw_shifts(height, width, size // SIDE, generator) * (ahead | spare)[:, None, None]
+    return Windows(order[:shuffled], top, left, height, width, shifts)
 
 
 def draw_shifts(height: Tensor, width: Tensor, limit: int, generator: torch.Generator) -> Tensor:
@@ -161,15 +161,15 @@ def last_window(windows: Windows, size: int) -> Tensor:
     count, number = windows.top.shape
     limit, device = windows.shifts.shape[-1], windows.top.device
     lengths = [4**power for power in range(limit.bit_length()) if 4**power <= limit]
-    power = (windows.width[..., None] >= torch.tensor(lengths[1:], device=device)).sum(-1)
+    power = (windows.width[..., None] >= 4 ** torch.arange(1, len(lengths), device=device)).sum(-1)
     span = (4**power)[..., None]
     columns = torch.minimum(span * torch.arange(4, device=device), windows.width[..., None] - span)
     rows = torch.minimum(torch.arange(limit, device=device), windows.height[..., None] - 1) * size
     corner = ((power * count + torch.arange(count, device=device)[:, None]) * size + windows.top) * size + windows.left
     first = corner[..., None, None] + rows[..., None] + columns[:, :, None]
-    numbers = torch.arange(1, number + 1, device=device, dtype=torch.int16) * windows.kept[:, None]
+    numbers = torch.arange(1, number + 1, device=device, dtype=torch.int16)[:, None, None].expand_as(first)
     spans = torch.zeros(len(lengths), count, size, size, device=device, dtype=torch.int16)
-    spans.view(-1).scatter_reduce_(0, first.view(-1), numbers[..., None, None].expand_as(first).reshape(-1), "amax")
+    spans.view(-1).scatter_reduce_(0, first.view(-1), numbers.reshape(-1), "amax")
     for low in range(len(lengths) - 2, -1, -1):
         for shift in range(0, 4 * lengths[low], lengths[low]):
             below, above = spans[low, :, :, shift:], spans[low + 1, :, :, : size - shift]
@@ -177,50 +177,53 @@ def last_window(windows: Windows, size: int) -> Tensor:
     return spans[0]
 
 
-def sources(windows: Windows, size: int) -> Tensor:
-    """Find where each pixel of the shuffled images comes from: (K * S * S,) int32, positions in (B, 1, S, S).
+def on_tiles(windows: Windows, size: int) -> Windows:
+    """Lay windows that stay as they are all over the image, below the others, for pixels that lie in none of those."""
+    count, limit, device = len(windows.top), windows.shifts.shape[-1], windows.top.device
+    start = torch.arange(0, size, limit, dtype=torch.int32, device=device).clamp_max(size - limit)
+    top, left = (corner.reshape(1, -1).expand(count, -1) for corner in torch.meshgrid(start, start, indexing="ij"))
+    side = torch.full_like(top, limit)
+    tiles = (top, left, side, side, windows.shifts.new_zeros(4, *top.shape, limit))
+    return Windows(
+        windows.chosen,
+        *(
+            torch.cat([below, above], 1 if below.ndim == 2 else 2)
+            for below, above in zip(tiles, windows[1:], strict=True)
+        ),
+    )
 
-    The rounds of `Windows` are walked by looking up tables that lie end to end, so that an entry of one holds where to
-    go on in the next, but for the row or column that is added on the way. Each has S entries for an image's pixels that
-    lie in no window and stay, then some for each window: three times its largest side, since two shifts take a pixel
-    that far out of the window and only the last tables bring it back.
+
+def sources(windows: Windows, size: int) -> Tensor:
+    """Find where each pixel of the shuffled images comes from: (K, S, S) int32, positions in the (B, 1, S, S) images.
+
+    The rounds of `Windows` are walked by looking up a table for each: an entry holds the shift, and where the window
+    begins in the next table. A window has three times its largest side in entries, since two shifts take a pixel that
+    far out of it; only the last tables bring it back.
     """
-    device, (count, number, limit) = windows.top.device, windows.shifts.shape[1:]
+    tiled = on_tiles(windows, size)
+    chosen, top, left, height, width, (a, b, c, d) = tiled
+    count, number, limit = a.shape
+    top, left, bits = top[..., None], left[..., None], limit.bit_length()
 
     def line(length: int) -> Tensor:
-        return torch.arange(length, dtype=torch.int32, device=device)
+        return torch.arange(length, dtype=torch.int32, device=a.device)
 
-    def table(stay: Tensor, of_windows: Tensor) -> Tensor:
-        return torch.cat([stay.expand(count, -1), of_windows.flatten(1)], 1).view(-1)
+    def look(table: Tensor, at: Tensor) -> Tensor:
+        return table.view(-1).index_select(0, at.view(-1)).view(at.shape)
 
-    image, window, place = line(count)[:, None, None], line(number)[:, None], line(size)
     remainder = line(3 * limit) % (line(limit)[:, None] + 1)
-    row, column = (
-        remainder.index_select(0, side.view(-1) - 1).view(count, number, -1) for side in (windows.height, windows.width)
-    )
-    a = windows.shifts[0]
-    b, c, d = (shift.gather(2, at.long()) for shift, at in zip(windows.shifts[1:], (row, column, row), strict=True))
-    top, left, bits = windows.top[..., None], windows.left[..., None], limit.bit_length()
-    first = image * (size + 3 * limit * number)
-    start = first + size + 3 * limit * window
-    a_table = table(first[:, 0].expand(-1, limit), a + (start - top))
-    b_table = table(first[:, 0].expand(-1, size), b + (start - left))
-    c_table = table(torch.zeros_like(place)[None], c)
-    d_table = table(place << bits, (top + row) << bits | d)  # the row at last, and the shift
-    frame = windows.chosen.int()[:, None, None] * size**2
-    column_table = table(frame[:, 0] + place, frame + left + column)
-
+    row, column = (remainder.index_select(0, side.view(-1) - 1).view(count, number, -1) for side in (height, width))
+    image, place = line(count)[:, None, None], line(size)
+    window = number * image + line(number)[:, None]
     # Any numbering of a window's columns serves the first shift.
-    entry = torch.add(image * ((number + 1) * limit) + place % limit, last_window(windows, size), alpha=limit)
-    rows = a_table.index_select(0, entry.view(-1))
-    rows.view(count, size, size).add_(place[:, None])
-    columns = b_table.index_select(0, rows)
-    columns.view(count, size, size).add_(place)
-    rows += c_table.index_select(0, columns)
-    both = d_table.index_select(0, rows)
+    entry = torch.add((number * image - 1) * limit + place % limit, last_window(tiled, size), alpha=limit)
+    rows = look(a + (3 * limit * window - top), entry).add_(place[:, None])
+    columns = look(b.gather(2, row.long()) + (3 * limit * window - left), rows).add_(place)
+    rows += look(c.gather(2, column.long()), columns)
+    both = look((top + row) << bits | d.gather(2, row.long()), rows)  # the row at last, and the shift
     columns += both & (2**bits - 1)
     both >>= bits
-    return column_table.index_select(0, columns).add_(both, alpha=size)
+    return look(chosen.int()[:, None, None] * size**2 + left + column, columns).add_(both, alpha=size)
 
 
 def shuffle(images: Tensor, windows: Windows) -> Tensor:
@@ -237,7 +240,7 @@ def shuffle(images: Tensor, windows: Windows) -> Tensor:
     if not len(windows.chosen):
         return images
     size = images.shape[-1]
-    moved = images.reshape(-1).index_select(0, sources(windows, size))
+    moved = images.reshape(-1).index_select(0, sources(windows, size).view(-1))
     return images.index_copy(0, windows.chosen, moved.view(-1, 1, size, size))
 
 
@@ -273,7 +276,7 @@ def bend(images: Tensor, curves: Curves) -> Tensor:
     (x0, x1), (y0, y1) = ((values.gather(1, after - 1), values.gather(1, after)) for values in (x, y))
     curve = y0 + (y1 - y0) * ((nodes - x0) / (x1 - x0).clamp_min(1e-30)).clamp(0, 1)
     table = interpolate(curve[:, None].float(), size=LEVELS + 1, mode="linear", align_corners=True)
-    level = images.reshape(count, -1).mul(LEVELS).add_(0.5).int()
+    level = torch.add(images.new_full((), 0.5), images.reshape(count, -1), alpha=LEVELS).int()
     level += torch.arange(count, dtype=torch.int32, device=images.device)[:, None] * (LEVELS + 1)
     bent = table.view(-1).index_select(0, level.view(-1)).view(images.shape)
     return bent.lerp_(images, (~curves.used[:, None, None, None]).float())
@@ -304,8 +307,8 @@ def paint(images: Tensor, painting: Painting) -> Tensor:
         (place >= first[..., None]) & (place < (first + side)[..., None])
         for first, side in ((painting.top, painting.height), (painting.left, painting.width))
     )
-    inside = (rows & painting.used[..., None]).float().mT @ columns.float()  # how many rectangles hold the pixel
-    painted = inside.float().clamp_max_(1).sub_(painting.outside[:, None, None].float()).abs_()
+    holding = (rows & painting.used[..., None]).float().mT @ columns.float()  # rectangles that hold the pixel
+    painted = holding.float().clamp_max_(1).sub_(painting.outside[:, None, None].float()).abs_()
     return images.lerp(painting.noise, painted[:, None])
 
 
@@ -347,13 +350,15 @@ class Method(Restoration):
     def pictures(self, images: Tensor, generator: torch.Generator) -> dict[str, Picture]:
         """Perturbed, original and restored slices; each operation by itself, and all as in training."""
         count, size = len(images), images.shape[-1]
+        inpainting = draw_painting(count, size, 1, 1, generator)
+        inpainting.used[:, 0] = True  # one in twenty has no rectangle: nothing to show
         shown = [
             images,
             flip(images, draw_flips(count, 1, generator)),
             shuffle(images, draw_windows(count, size, self.options.windows, 1, generator)),
             bend(images, draw_curves(count, 1, generator)),
             paint(images, draw_painting(count, size, 1, 0, generator)),
-            paint(images, draw_painting(count, size, 1, 1, generator)),
+            paint(images, inpainting),
             self.perturb(images, generator).images,
         ]
         names = ("original", "flipped", "shuffled", "Bezier curve", "out-painted", "in-painted", "as in training")
