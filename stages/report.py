@@ -9,7 +9,7 @@ import pandas as pd
 
 from kidney_ssl import params
 from kidney_ssl.jsonfile import write_json
-from kidney_ssl.report.tables import Run, long_curves, long_metrics, markdown, summarise
+from kidney_ssl.report.tables import Run, long_curves, long_metrics, markdown, pretext_markdown, summarise
 from stages import run
 
 
@@ -18,7 +18,7 @@ def main() -> None:
     settings = params.load()
     # From the parameters, never from the files that lie there: a removed arm must not live on.
     runs = [Run(*one) for one in product(settings.arms, settings.percents, settings.seeds)]
-    _prune(runs)
+    _prune(runs, list(settings.pretrain.methods))
     results = {one: json.loads(Path(f"metrics/evaluate/{one.name}.json").read_text()) for one in runs}
     summary = summarise(results, published=settings.report.published)
     write_json(Path("metrics/summary.json"), summary)
@@ -29,17 +29,24 @@ def main() -> None:
         Path("plots").mkdir(exist_ok=True)
         table.to_csv(f"plots/{name}.csv", index=False, lineterminator="\n")
     test_cases = results[runs[0]]["selected"]["test"]["cases"]
-    text = markdown(summary, source=settings.data.source, test_cases=test_cases)
+    pretexts = {
+        name: json.loads(Path(f"metrics/pretrain/{name}.json").read_text(encoding="utf-8"))
+        for name in settings.pretrain.methods
+    }
+    text = markdown(summary, source=settings.data.source, test_cases=test_cases) + pretext_markdown(pretexts)
     Path("report").mkdir(exist_ok=True)
     Path("report/summary.md").write_text(text, encoding="utf-8")
     print(text)
 
 
-def _prune(runs: list[Run]) -> None:
-    """Delete what removed arms, seeds and budgets left behind: this stage depends on the folders as a whole."""
+def _prune(runs: list[Run], pretrainings: list[str]) -> None:
+    """Delete what removed arms, pretrainings and seeds left behind: this stage depends on the folders as a whole."""
     names = {one.name for one in runs}
     for path in Path("metrics/evaluate").glob("*.json"):
         if path.stem not in names:
+            path.unlink()
+    for path in Path("metrics/pretrain").iterdir():
+        if path.name != ".gitkeep" and path.stem not in pretrainings:
             path.unlink()
     for path in Path("models/finetune").iterdir():
         if path.name not in names:

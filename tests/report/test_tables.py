@@ -16,6 +16,7 @@ from kidney_ssl.report.tables import (
     long_curves,
     long_metrics,
     markdown,
+    pretext_markdown,
     published_figures,
     summarise,
 )
@@ -213,3 +214,25 @@ def test_long_metrics_of_nothing_known_still_have_their_columns():
 
 def test_a_run_is_named_as_its_stage():
     assert Run("inpaint_kidney", 25, 3).name == "inpaint_kidney-25-3"
+
+
+def test_a_pretraining_stands_beside_the_predictors_that_it_must_beat() -> None:
+    figures = {
+        "genesis-0": {
+            "epoch": 2.0,
+            "updates": 80,
+            "train_loss": 0.1,
+            "validation_loss": 0.2,
+            "validation_loss_copy": 0.3,
+            "validation_mse": 0.0104,
+            "validation_mse_copy": 0.05,
+            "validation_mse_mean": None,
+            "probe_knn_accuracy": 0.75,
+            "probe_linear_accuracy": 0.7,
+            "probe_majority_accuracy": 0.5,
+        }
+    }
+    lines = pretext_markdown(figures).splitlines()
+    assert lines[-1] == "| genesis-0 | 80 | mse | 0.010 | copy 0.050, mean - | 0.750 | 0.700 | 0.500 |"
+    assert sum(line.startswith("| genesis-0") for line in lines) == 1
+    assert pretext_markdown({}) == ""

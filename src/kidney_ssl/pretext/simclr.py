@@ -6,7 +6,7 @@ from typing import Annotated, NamedTuple
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d, cross_entropy, embedding_bag, normalize
+from torch.nn.functional import adaptive_avg_pool2d, cross_entropy, embedding_bag, interpolate, normalize
 
 from kidney_ssl.models.encoder import encoder
 from kidney_ssl.pretext.base import Options, Picture, Pretext, Setting
@@ -23,6 +23,7 @@ class SimclrOptions(Options):
     """Options of SimCLR. There is no grey (slices are grey) and no solarisation (it turns tissue into air).
 
     Attributes:
+        size: side that slices are reduced to before views are made, so that a batch may be large; null for S.
         temperature: tau of NT-Xent.
         min_scale: least share of the slice's area that a crop keeps; the published 0.08 would drop the kidney.
         flip_probability: of a left-right flip, and by itself of an up-down flip.
@@ -33,6 +34,7 @@ class SimclrOptions(Options):
         blur_probability: of a blur.
     """
 
+    size: Annotated[int, Field(ge=32)] | None = None
     temperature: Annotated[float, Field(ge=0.1, le=0.5)] = 0.5
     min_scale: Annotated[float, Field(ge=0.3, le=1)] = 0.3
     flip_probability: Probability = 0.5
@@ -200,8 +202,15 @@ class Method(Pretext):
         self.loss = NTXentLoss(temperature=options.temperature)
 
     def views(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Two views of each slice, (2B, 1, S, S): first all first ones."""
+        """Two views of each slice, (2B, 1, S, S) or of `size`: first all first ones."""
+        images = self._sized(images)
         return apply_views(images, draw_views(2 * len(images), self.options, generator), self.options.max_sigma)
+
+    def _sized(self, images: Tensor) -> Tensor:
+        size = self.options.size
+        if size is None or size >= images.shape[-1]:
+            return images
+        return interpolate(images, (size, size), mode="bilinear", antialias=True)
 
     def step(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """NT-Xent (Eq. 1) of the views' projections, and how often the other view is the nearest."""
@@ -243,6 +252,7 @@ class Method(Pretext):
 
     def pictures(self, images: Tensor, generator: torch.Generator) -> dict[str, Picture]:
         """Pairs of views, and each operation by itself at what was drawn for it (the blur at its largest)."""
+        images = self._sized(images)
         count = len(images)
         pairs = self.views(images, generator).view(2, count, *images.shape[2:])
         drawn, plain = draw_views(count, self.options, generator), unchanged(count, images.device)

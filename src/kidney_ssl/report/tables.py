@@ -125,12 +125,50 @@ def markdown(summary: Summary, *, source: str, test_cases: int) -> str:
     ]
     for arm in arms:
         cells = [summary[name].get(arm) for name in shown]
-        lines.append(f"| {arm} | " + " | ".join("-" if value is None else f"{value:.3f}" for value in cells) + " |")
+        lines.append(f"| {arm} | " + " | ".join(map(_cell, cells)) + " |")
     lines += [
         "",
         'The epoch is chosen on validation; "best epoch on test" is the thesis\'s protocol, a choice on the test set.',
     ]
     return "\n".join(lines) + "\n"
+
+
+def pretext_markdown(figures: Mapping[str, Mapping[str, float | None]]) -> str:
+    """Write what each pretraining reached on validation cases beside the trivial predictors that it must beat.
+
+    Args:
+        figures: pretraining -> figures of its last epoch; `validation_mse_copy` is the figure `validation_mse` of a
+            trivial predictor called copy.
+
+    Returns:
+        A section for the summary; empty without pretrainings.
+    """
+    if not figures:
+        return ""
+    lines = [
+        "",
+        "## Pretext tasks, on validation cases",
+        "",
+        "| pretraining | updates | figure | reached | trivial predictors | k-NN | linear probe | majority |",
+        "|---|---:|---|---:|---|---:|---:|---:|",
+    ]
+    for name, of_one in sorted(figures.items()):
+        measured = {key.removeprefix("validation_"): value for key, value in of_one.items() if "validation_" in key}
+        trivial = {
+            key: {other.removeprefix(f"{key}_"): measured[other] for other in measured if other.startswith(f"{key}_")}
+            for key in measured
+        }
+        probes = " | ".join(_cell(of_one.get(f"probe_{kind}_accuracy")) for kind in ("knn", "linear", "majority"))
+        for key, others in trivial.items():
+            if others and key != "loss":
+                beside = ", ".join(f"{other} {_cell(value)}" for other, value in sorted(others.items()))
+                updates = f"{of_one['updates']:.0f}"
+                lines.append(f"| {name} | {updates} | {key} | {_cell(measured[key])} | {beside} | {probes} |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 def long_curves(curves: Mapping[Run, pd.DataFrame]) -> pd.DataFrame:
