@@ -14,7 +14,7 @@ from kidney_ssl.pretext.patches import air_share, cut, enlarged, frames
 
 # Rows down and columns to the right from the anchor, row by row: 0 is above and to the left, 7 below and to the right.
 NEIGHBOURS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
-CANDIDATES = 16  # places drawn for each image, of which the first without too much air is taken
+CANDIDATES = 32  # places drawn for each image, of which the first without too much air is taken
 HIDDEN = 256  # units of the hidden layer of both heads
 JUDGED = 4  # pairs of each slice in validation
 
@@ -33,7 +33,7 @@ class RelativePositionOptions(Options):
     patch: Annotated[float, Field(gt=0, lt=1)] = 1 / 6
     gap: Annotated[float, Field(ge=0)] = 0.5
     jitter: Annotated[float, Field(ge=0)] = 0.1
-    air: Annotated[float, Field(ge=0, le=1)] = 0.75
+    air: Annotated[float, Field(ge=0, le=1)] = 0.5
 
 
 class Geometry(NamedTuple):
