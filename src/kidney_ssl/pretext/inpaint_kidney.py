@@ -1,4 +1,4 @@
-"""Inpainting of a square inside a kidney region (thesis, 3.4): the regions were found with labels, the rest is not."""
+"""Inpainting of a square inside a kidney region (thesis, 3.4.2): the regions were found with labels, all else not."""
 
 from collections.abc import Sequence
 

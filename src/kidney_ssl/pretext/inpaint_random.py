@@ -1,4 +1,4 @@
-"""Inpainting of a square at a random place (Pathak et al. 2016; thesis, 3.4): 20 % x 20 % of the side removed."""
+"""Inpainting of a square at a random place (Pathak et al. 2016; thesis, 3.4.2): 20 % x 20 % of the side removed."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""Exchange of the two kidney regions (thesis, 3.4), to be undone. The regions were found with labels."""
+"""Exchange of the two kidney regions (thesis, 3.4.2), to be undone. The regions were found with labels."""
 
 from typing import Annotated
 

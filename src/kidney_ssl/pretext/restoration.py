@@ -14,7 +14,7 @@ from kidney_ssl.pretext.base import Options, Picture, Pretext, Rectangle, Settin
 Fill = Literal["zero", "mean", "noise"]
 Box = tuple[int, int, int, int]  # pixels, half-open: top, bottom, left, right
 
-HOLE = 0.2  # side of the removed square over the image's side (thesis, 3.4)
+HOLE = 0.2  # side of the removed square over the image's side (thesis, 3.4.2)
 TINY = 1e-6  # keeps quotients finite
 PSNR_FLOOR = 1e-6  # a smaller mean squared error counts as this much: 60 dB at most
 FLAT = 1e-4  # mean squared step between neighbours that counts as none: 1 % of the grey range
