@@ -1,7 +1,9 @@
 """dvc.yaml against the code: DVC does not follow imports, so each stage must list what it imports."""
 
+import shutil
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import grimp
@@ -15,6 +17,8 @@ STAGES: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages
 # Not listed as dependencies. They decide which input is accepted and how a run is started, never a result: an edit
 # of them must not retrain anything. The values of params.yaml are locked key by key.
 FREE = {"kidney_ssl", "kidney_ssl.errors", "kidney_ssl.params", "stages"}
+# Studies with arms of every method; the default and the smoke study have a few.
+WHOLE = ("studies/pretexts.yaml", "studies/kits23.yaml")
 
 
 @cache
@@ -80,29 +84,40 @@ def test_no_method_imports_another_and_the_registry_is_no_dependency() -> None:
 
 
 @cache
-def graph() -> dict[str, Any]:
-    """The stages of the default study as DVC resolves them, by address."""
+def study(name: str) -> dict[str, Any]:
+    """A study's parameters: the default's, or those of a file in studies/."""
+    content: dict[str, Any] = yaml.safe_load((ROOT / name).read_text())
+    return content
+
+
+@cache
+def graph(name: str) -> dict[str, Any]:
+    """The stages of a study as DVC resolves them, by address."""
     from dvc.repo import Repo
 
-    with Repo(str(ROOT)) as repo:
-        return {
-            stage.addressing: {
-                "deps": {Path(dep.fs_path).relative_to(ROOT) for dep in stage.deps if hasattr(dep, "fs_path")},
-                "outs": {Path(out.fs_path).relative_to(ROOT) for out in stage.outs},
-                "params": {key for dep in stage.deps for key in getattr(dep, "params", None) or ()},
+    with TemporaryDirectory() as folder:
+        root = Path(folder).resolve()
+        shutil.copyfile(ROOT / "dvc.yaml", root / "dvc.yaml")
+        shutil.copyfile(ROOT / name, root / "params.yaml")
+        with Repo.init(str(root), no_scm=True) as repo:
+            return {
+                stage.name: {
+                    "deps": {Path(dep.fs_path).relative_to(root) for dep in stage.deps if hasattr(dep, "fs_path")},
+                    "outs": {Path(out.fs_path).relative_to(root) for out in stage.outs},
+                    "params": {key for dep in stage.deps for key in getattr(dep, "params", None) or ()},
+                }
+                for stage in repo.index.stages
             }
-            for stage in repo.index.stages
-        }
 
 
-def touched(*changed: str) -> set[str]:
+def touched(stages: dict[str, Any], changed: set[str]) -> set[str]:
     """Stages that may run after these stages ran: they, and all that read what they write."""
     found, fresh = set(changed), set(changed)
     while fresh:
-        written = {out for name in fresh for out in graph()[name]["outs"]}
+        written = {out for name in fresh for out in stages[name]["outs"]}
         fresh = {
             name
-            for name, stage in graph().items()
+            for name, stage in stages.items()
             if name not in found
             and any(a.is_relative_to(b) or b.is_relative_to(a) for a in stage["deps"] for b in written)
         }
@@ -110,22 +125,45 @@ def touched(*changed: str) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_a_change_of_one_method_runs_it_its_arms_and_the_report_alone(method: str) -> None:
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    names = [name for name, block in params["pretrain"]["methods"].items() if block["method"] == method]
-    assert names, f"no pretraining of {method} in the default study"
-    arms = [arm for arm, block in params["arms"].items() if block["weights"] in {f"pretrain/{n}" for n in names}]
-    assert arms, f"no arm of {method} in the default study"
-    by_file = [name for name, stage in graph().items() if Path(f"src/kidney_ssl/pretext/{method}.py") in stage["deps"]]
-    assert by_file == [f"pretrain@{name}" for name in names]
-    for name in names:
-        by_block = [address for address, stage in graph().items() if f"pretrain.methods.{name}" in stage["params"]]
-        assert by_block == [f"pretrain@{name}"]
+def downstream(params: dict[str, Any], names: set[str]) -> set[str]:
+    """What may run when these pretrainings give something new: they, their arms, and the report."""
+    arms = [arm for arm, block in params["arms"].items() if block["weights"] in {f"pretrain/{name}" for name in names}]
+    assert arms, f"no arm of {', '.join(names)}"
     runs = {f"{arm}-{percent}-{seed}" for arm in arms for percent in params["percents"] for seed in params["seeds"]}
-    expected = {f"pretrain@{name}" for name in names} | {f"arm@{arm}" for arm in arms} | {"report"}
-    expected |= {f"{stage}@{run}" for stage in ("finetune", "evaluate") for run in runs}
-    assert touched(*by_file) == expected
+    found = {f"pretrain@{name}" for name in names} | {f"arm@{arm}" for arm in arms} | {"report"}
+    return found | {f"{stage}@{run}" for stage in ("finetune", "evaluate") for run in runs}
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_whole_studies_have_every_method_and_an_arm_of_each_pretraining(name: str) -> None:
+    methods = study(name)["pretrain"]["methods"]
+    assert {block["method"] for block in methods.values()} == set(METHODS)
+    weights = {block["weights"] for block in study(name)["arms"].values()}
+    assert {f"pretrain/{one}" for one in methods} <= weights
+
+
+@pytest.mark.parametrize("name", [*WHOLE, "studies/smoke.yaml"])
+def test_a_change_of_one_methods_file_runs_it_its_arms_and_the_report_alone(name: str) -> None:
+    params, stages = study(name), graph(name)
+    for method in {block["method"] for block in params["pretrain"]["methods"].values()}:
+        names = {one for one, block in params["pretrain"]["methods"].items() if block["method"] == method}
+        file = Path(f"src/kidney_ssl/pretext/{method}.py")
+        changed = {one for one, stage in stages.items() if any(file.is_relative_to(dep) for dep in stage["deps"])}
+        assert changed == {f"pretrain@{one}" for one in names}
+        assert touched(stages, changed) == downstream(params, names)
+
+
+@pytest.mark.parametrize("name", [*WHOLE, "studies/smoke.yaml"])
+def test_a_change_of_one_pretrainings_block_runs_it_its_arms_and_the_report_alone(name: str) -> None:
+    params, stages = study(name), graph(name)
+    for one in params["pretrain"]["methods"]:
+        key = f"pretrain.methods.{one}."
+        # A stage that reads a section reads every key in it, as the report does.
+        changed = {
+            address for address, stage in stages.items() if any(key.startswith(f"{k}.") for k in stage["params"])
+        }
+        assert changed - {"report"} == {f"pretrain@{one}"}
+        assert touched(stages, changed) == downstream(params, {one})
 
 
 def test_package_files_hold_no_code() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn.functional import affine_grid, grid_sample, normalize
-from torchvision.transforms.v2.functional import adjust_brightness, gaussian_blur
+from torchvision.transforms.v2.functional import adjust_brightness, gaussian_blur, resize
 
 from kidney_ssl.errors import InputError
 from kidney_ssl.pretext.base import Setting, read_options
@@ -163,6 +163,16 @@ def test_two_views_of_a_slice_differ_and_so_do_those_of_equal_slices():
     for number in range(16):
         away = (made - made[number]).abs().mean((1, 2, 3))
         assert away.sort().values[1] > 0.001
+
+
+@pytest.mark.parametrize(("size", "side"), [(32, 32), (64, 64), (100, 64), (None, 64)])
+def test_slices_are_reduced_to_the_size_before_views_are_made(size, side):
+    method = Method(SETTING, SimclrOptions(size=size))
+    images = smooth(2)
+    assert method.views(images, seeded()).shape == (4, 1, side, side)
+    shown = method.pictures(images, seeded())["operations"].images[:, 0]
+    expected = images if side == 64 else resize(images, [side, side], antialias=True)
+    assert torch.allclose(shown, expected[:, 0], atol=1e-5)
 
 
 def nt_xent(first, second, temperature):

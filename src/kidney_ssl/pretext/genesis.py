@@ -215,12 +215,13 @@ def sources(windows: Windows, size: int) -> Tensor:
     row, column = (remainder.index_select(0, side.view(-1) - 1).view(count, number, -1) for side in (height, width))
     image, place = line(count)[:, None, None], line(size)
     window = number * image + line(number)[:, None]
+    of_row, of_column = row + limit * window, column + limit * window
     # Any numbering of a window's columns serves the first shift.
     entry = torch.add((number * image - 1) * limit + place % limit, last_window(tiled, size), alpha=limit)
     rows = look(a + (3 * limit * window - top), entry).add_(place[:, None])
-    columns = look(b.gather(2, row.long()) + (3 * limit * window - left), rows).add_(place)
-    rows += look(c.gather(2, column.long()), columns)
-    both = look((top + row) << bits | d.gather(2, row.long()), rows)  # the row at last, and the shift
+    columns = look(look(b, of_row) + (3 * limit * window - left), rows).add_(place)
+    rows += look(look(c, of_column), columns)
+    both = look((top + row) << bits | look(d, of_row), rows)  # the row at last, and the shift
     columns += both & (2**bits - 1)
     both >>= bits
     return look(chosen.int()[:, None, None] * size**2 + left + column, columns).add_(both, alpha=size)
@@ -307,8 +308,10 @@ def paint(images: Tensor, painting: Painting) -> Tensor:
         (place >= first[..., None]) & (place < (first + side)[..., None])
         for first, side in ((painting.top, painting.height), (painting.left, painting.width))
     )
-    holding = (rows & painting.used[..., None]).float().mT @ columns.float()  # rectangles that hold the pixel
-    painted = holding.float().clamp_max_(1).sub_(painting.outside[:, None, None].float()).abs_()
+    # Counts the rectangles that hold a pixel, downwards from 1 for out-painting.
+    outside = painting.outside[:, None, None].float()
+    signed = (rows & painting.used[..., None]).float() * (1 - 2 * outside)
+    painted = torch.baddbmm(outside, signed.mT, columns.float()).float().clamp_(0, 1)
     return images.lerp(painting.noise, painted[:, None])
 
 
