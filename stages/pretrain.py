@@ -34,7 +34,9 @@ def main(name: str) -> None:
     method = pretext.load(block.method)
     options = read_options(method, block.options, f"pretrain.methods.{name}.options")
     regions = json.loads(Path("data/normalized/regions.json").read_text(encoding="utf-8"))
-    setting = Setting(settings.network, pool.images.shape[1], regions, block.seed)
+    setting = Setting(
+        settings.network, pool.images.shape[1], regions, block.seed, settings.finetune.batch_norm_momentum
+    )
     result = pretrain(
         method(setting, options),
         pool,
@@ -43,7 +45,8 @@ def main(name: str) -> None:
         Path(f"models/pretrain/{name}.safetensors"),
         forbidden={part: read_rows(Path(f"data/slices/{part}.csv")) for part in ("validation", "test")},
         fabric=fabric,
-        settings=block.model_dump() | {"network": settings.network, "regions": regions},
+        settings=block.model_dump()
+        | {"network": settings.network, "regions": regions, "momentum": settings.finetune.batch_norm_momentum},
         plateau=Plateau(**block.plateau.model_dump()) if block.plateau else None,
         label=f"pretrain-{name}",
         checkpoints=Path("checkpoints"),

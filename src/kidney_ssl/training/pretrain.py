@@ -189,11 +189,12 @@ def pretrain(
             scheduler=scheduler,
             deal=deal,
         )
+        pictures = judge.pictures()  # as the task's own images were normalised, hence before the statistics change
         judge.clean()
         save_weights(encoder_state(method.encoder), out)
         result = Result(
             curves=pd.DataFrame(table),
-            pictures=judge.pictures(),
+            pictures=pictures,
             updates=updates * epochs,
             images=len(slices) * epochs,
             seconds=time.monotonic() - started,
