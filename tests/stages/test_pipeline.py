@@ -13,12 +13,14 @@ from project_copy import repository
 from kidney_ssl.report.tables import FIGURES
 
 TRAINED = {"finetune", "evaluate", "report"}
-FROM_SLICES = {"slice", "normalize"} | TRAINED
+FROM_IMAGES = {"pretrain", "arm"} | TRAINED
+FROM_SLICES = {"slice", "normalize"} | FROM_IMAGES
 CHANGES = {
     "machine": ({"compute.workers": 1, "compute.device": "cpu", "compute.resident": "never"}, set()),
     "report": ({"report.published": True}, {"report"}),
     "finetune.epochs": ({"finetune.epochs": 3}, TRAINED),
-    "normalize.range": ({"normalize.range": "image"}, {"normalize"} | TRAINED),
+    "normalize.range": ({"normalize.range": "image"}, {"normalize"} | FROM_IMAGES),
+    "pretrain.methods": ({"pretrain.methods.rotation-0.epochs": 2}, FROM_IMAGES),
     "slice.body_hu": ({"slice.body_hu": -250}, FROM_SLICES),
     "select.seed": ({"select.seed": 1}, {"select"} | FROM_SLICES),
     "data.fold": ({"data.fold": 1}, {"select"} | FROM_SLICES),
@@ -92,8 +94,8 @@ def test_no_case_is_in_two_splits_and_every_slice_has_its_image(smoke):
 def test_what_a_study_writes_is_in_git_or_ignored(smoke):
     changed = [line.split() for line in smoke.succeed("git", "status", "--porcelain").splitlines()]
     new = {name for mark, name in changed if mark == "??"}
-    # Figures of arms that the committed study does not have; the lock was taken away before the run.
-    assert {name for name in new if not name.startswith("metrics/evaluate/")} <= {"dvc.lock"}
+    # Figures of arms and pretrainings that the committed study does not have; the lock was taken away before the run.
+    assert {name for name in new if not name.startswith(("metrics/evaluate/", "metrics/pretrain/"))} <= {"dvc.lock"}
     assert {name.split("/")[0] for mark, name in changed if mark == "M"} <= {"metrics", "plots", "report", "dvc.lock"}
 
 
