@@ -1,7 +1,6 @@
 """Peak memory of the stages select, slice and normalize, with a number of cases and with four times as many."""
 
 import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from benchmarks.timing import peak_mb, report_peak
+from benchmarks.timing import peak_mb
 from kidney_ssl.data.phantom import write_case
 
 CASES = 8
@@ -25,7 +24,7 @@ def run() -> tuple[list[dict[str, Any]], dict[str, Any]]:
         for cases in (CASES, 4 * CASES):
             study = Path(folder) / str(cases)
             make_study(study, cases)
-            peaks[cases] = {stage: peak_mb("benchmarks.preparation", str(study), stage) for stage in STAGES}
+            peaks[cases] = {name: measured(study, name) for name in STAGES}
     rows = [
         {
             "work": f"peak memory of the stage {stage}, {4 * CASES} cases",
@@ -48,16 +47,10 @@ def make_study(folder: Path, cases: int) -> None:
     params["select"]["min_tumor_px"] *= (SIZE // params["phantom"]["size"]) ** 2
     params["slice"]["image_size"] = SIZE
     (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
-    stage(folder, "download")
+    measured(folder, "download")
 
 
-def stage(folder: Path, name: str) -> None:
-    """Run a stage in a study's folder."""
+def measured(folder: Path, stage: str) -> float:
+    """Run a stage in a study's folder; its peak memory in MB, workers included."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src")])}
-    command = [sys.executable, "-m", f"stages.{name}"]
-    subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
-
-
-if __name__ == "__main__":
-    stage(Path(sys.argv[1]), sys.argv[2])
-    report_peak()
+    return peak_mb([sys.executable, "-m", f"stages.{stage}"], cwd=folder, environment=environment)

@@ -1,14 +1,14 @@
 """Side by side: every candidate once a round, in turn, so that a slow moment of the machine hits all of them."""
 
-import json
-import resource
+import contextlib
 import statistics
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import psutil  # type: ignore[import-untyped]
 from tqdm import tqdm
 
 
@@ -63,17 +63,24 @@ def row(work: str, against: str, measured: Mapping[str, float], bar: float, **mo
     }
 
 
-def peak_mb(module: str, *arguments: str) -> float:
-    """Peak resident memory of `python -m module arguments`, itself and its largest child, in MB.
+def peak_mb(command: Sequence[str], *, cwd: Path | None = None, environment: Mapping[str, str] | None = None) -> float:
+    """Peak memory of a command and all its children together, in MB: resident sets added up, sampled.
 
-    The module prints what `report_peak` prints as its last line.
+    (`ru_maxrss` would not do: a child begins with the peak of the process that started it.)
     """
-    command = [sys.executable, "-m", module, *arguments]
-    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return float(json.loads(output.splitlines()[-1]))
-
-
-def report_peak() -> None:
-    """Print the peak memory of this process, or of its largest child if that is more, in MB."""
-    kilobytes = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    print(json.dumps(kilobytes / 1024))
+    most = 0
+    with subprocess.Popen(
+        command, cwd=cwd, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        root = psutil.Process(process.pid)
+        while process.poll() is None:
+            total = 0
+            with contextlib.suppress(psutil.NoSuchProcess):
+                for one in [root, *root.children(recursive=True)]:
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        total += one.memory_info().rss
+            most = max(most, total)
+            time.sleep(0.01)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
+    return most / 2**20

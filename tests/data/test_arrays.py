@@ -5,12 +5,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kidney_ssl.data.arrays import ROWS, ArrayWriter, load_array, read_pieces, read_shape
+from kidney_ssl.data import arrays
+from kidney_ssl.data.arrays import ArrayWriter, load_array, read_pieces, read_shape
+
+ROWS = 256
 
 
 @pytest.mark.parametrize("count", [0, 1, ROWS, 2 * ROWS + 3])
 @pytest.mark.parametrize("dtype", [np.int16, np.uint8, np.float16])
-def test_an_array_written_in_pieces_has_the_bytes_of_numpy(tmp_path: Path, count: int, dtype: type[np.generic]) -> None:
+def test_an_array_written_in_pieces_has_the_bytes_of_numpy(
+    tmp_path: Path, count: int, dtype: type[np.generic], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arrays, "PIECE_BYTES", ROWS * 4 * 3 * np.dtype(dtype).itemsize)
     array = np.random.default_rng(0).integers(0, 200, (count, 4, 3)).astype(dtype)
     writer = ArrayWriter(tmp_path / "ours.npy", array.shape, dtype)
     for start in range(0, count, 100):

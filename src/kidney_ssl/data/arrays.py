@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-ROWS = 256  # of a piece
+PIECE_BYTES = 1 << 22
 
 
 class ArrayWriter:
@@ -51,12 +51,14 @@ def read_shape(path: Path) -> tuple[int, ...]:
 
 
 def read_pieces(path: Path) -> Iterator[np.ndarray]:
-    """Read an .npy file from its beginning to its end, `ROWS` rows at a time."""
+    """Read an .npy file from its beginning to its end, pieces of about `PIECE_BYTES` at a time."""
     with path.open("rb") as stream:
         (count, *row), dtype = _header(stream)
-        for start in range(0, count, ROWS):
-            rows = min(ROWS, count - start)
-            yield np.fromfile(stream, dtype, rows * int(np.prod(row))).reshape(rows, *row)
+        values = int(np.prod(row))
+        step = max(1, PIECE_BYTES // (values * dtype.itemsize))
+        for start in range(0, count, step):
+            rows = min(step, count - start)
+            yield np.fromfile(stream, dtype, rows * values).reshape(rows, *row)
 
 
 def load_array(path: Path) -> np.ndarray:
