@@ -16,8 +16,7 @@ from sklearn.model_selection import GridSearchCV, GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from kidney_ssl.data.arrays import load_array
-from kidney_ssl.data.slices import load_rows
+from kidney_ssl.data.arrays import load_array, load_rows
 
 PAIR = ("tumor", "kidney")
 

@@ -6,12 +6,13 @@ import shutil
 from pathlib import Path
 
 from kidney_ssl import params, pretext
+from kidney_ssl.data.arrays import load_rows
 from kidney_ssl.errors import InputError
 from kidney_ssl.evaluation.probes import probe_accuracy
 from kidney_ssl.jsonfile import write_json
 from kidney_ssl.pretext.base import Setting, read_options
 from kidney_ssl.report.pictures import write_picture
-from kidney_ssl.training.batches import read_part, read_rows
+from kidney_ssl.training.batches import read_part
 from kidney_ssl.training.device import make_fabric
 from kidney_ssl.training.pretrain import Plateau, pretrain
 from stages import run
@@ -43,7 +44,7 @@ def main(name: str) -> None:
         parts,
         Path(f"models/initial/{block.start}.safetensors"),
         Path(f"models/pretrain/{name}.safetensors"),
-        forbidden={part: read_rows(Path(f"data/slices/{part}.csv")) for part in ("validation", "test")},
+        forbidden={part: load_rows(f"data/slices/{part}.csv") for part in ("validation", "test")},
         fabric=fabric,
         settings=block.model_dump()
         | {"network": settings.network, "regions": regions, "momentum": settings.finetune.batch_norm_momentum},

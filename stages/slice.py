@@ -5,8 +5,9 @@ from pathlib import Path
 
 from kidney_ssl import params
 from kidney_ssl.data import manifest
+from kidney_ssl.data.arrays import load_rows
 from kidney_ssl.data.reader import Reader
-from kidney_ssl.data.slices import Frame, load_rows, store_slices
+from kidney_ssl.data.slices import Frame, store_slices
 from kidney_ssl.errors import refuse_cases
 from stages import run
 

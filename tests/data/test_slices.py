@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kidney_ssl.data.arrays import load_array
+from kidney_ssl.data.arrays import load_array, load_rows
 from kidney_ssl.data.body import standardise
 from kidney_ssl.data.selection import SPLITS, select, slice_rows
-from kidney_ssl.data.slices import Frame, load_rows, store_slices
+from kidney_ssl.data.slices import Frame, store_slices
 from kidney_ssl.errors import InputError
 
 FRAME = Frame(size=32, body_hu=-300, opening_mm=3.0)

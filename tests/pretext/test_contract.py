@@ -24,14 +24,6 @@ DRAWING = {"inpaint_switch": {"probability": 0.5}}
 each = pytest.mark.parametrize("name", METHODS)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def build(name, *, side=64, seed=0, network="resnet18", **options):
     # Few steps are made here: the running statistics must follow at once.
     return load(name)(Setting(network, side, REGIONS, seed, 0.5), read_options(load(name), options, name))

@@ -13,14 +13,6 @@ from kidney_ssl.pretext.base import Setting, read_options
 from kidney_ssl.pretext.cpc import FIRST, CpcOptions, Method, accuracies, info_nce, layout
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def method(size=64, grid=5, **options):
     return Method(Setting("resnet18", size, {}, 0), CpcOptions(grid=grid, **options))
 

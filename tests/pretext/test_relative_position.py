@@ -12,15 +12,6 @@ from kidney_ssl.pretext.base import Setting
 from kidney_ssl.pretext.patches import air_share
 from kidney_ssl.pretext.relative_position import Geometry, Method, RelativePositionOptions, draw_pairs, geometry
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 NAMED = {
     "above left": 0,
     "above": 1,

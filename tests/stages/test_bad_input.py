@@ -110,22 +110,21 @@ BAD_IMAGING = {
 }
 
 
+def directory_study(folder, changes):
+    """A copy of the project whose study is the folder `volumes` beside it."""
+    project = Project.copy_to(folder / "project")
+    root = str(folder / "volumes")
+    project.change({"data.source": "directory", "data.root": root, "data.folds": 3} | changes)
+    return project
+
+
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
     """Six good cases, through every data stage."""
     folder = tmp_path_factory.mktemp("prepared")
     for case in GOOD:
         write_good(folder / "volumes" / case)
-    project = Project.copy_to(folder / "project")
-    project.change(
-        {
-            "data.source": "directory",
-            "data.root": str(folder / "volumes"),
-            "data.folds": 3,
-            "select.min_tumor_px": 20,
-            "compute.workers": 1,
-        }
-    )
+    project = directory_study(folder, {"select.min_tumor_px": 20, "compute.workers": 1})
     for name in DATA_STAGES:
         project.succeed("python", "-m", f"stages.{name}")
     return project
@@ -315,16 +314,7 @@ def mixed(tmp_path_factory):
     for number in range(5):
         write_case(folder / "volumes" / f"case_{number:05d}", number, size=64, slices=1, seed=0)
     (folder / "volumes" / CT.name).symlink_to(CT)
-    project = Project.copy_to(folder / "project")
-    project.change(
-        {
-            "data.source": "directory",
-            "data.root": str(folder / "volumes"),
-            "data.folds": 3,
-            "select.min_tumor_px": 1,
-            "slice.image_size": 64,
-        }
-    )
+    project = directory_study(folder, {"select.min_tumor_px": 1, "slice.image_size": 64})
     through(project, *DATA_STAGES)
     return project
 

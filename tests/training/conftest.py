@@ -1,29 +1,11 @@
-"""A toy study that one look separates: a bright square means tumor."""
+"""The toy study's parts, its start and the device."""
 
-import numpy as np
-import pandas as pd
 import pytest
 import torch
 
 from kidney_ssl.models.weights import random_weights, save_weights
-from kidney_ssl.training.batches import Part
 from kidney_ssl.training.device import make_fabric
-
-
-def toy_part(count, first_case, *, seed=0, size=32, labels=None):
-    generator = np.random.default_rng([seed, first_case])
-    labels = np.arange(count) % 2 if labels is None else np.full(count, labels)
-    images = generator.random((count, size, size)) * 0.5
-    images[labels == 1, 8:20, 8:20] += 0.4
-    frame = pd.DataFrame(
-        {
-            "case": [f"case_{first_case + number // 4:05d}" for number in range(count)],
-            "slice": np.arange(count),
-            "class": np.where(labels == 1, "tumor", "kidney"),
-            "label": labels,
-        }
-    )
-    return Part(images.astype(np.float16), frame)
+from tests.training.toy_study import toy_part
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import toy_part
 from sklearn.metrics import roc_auc_score
 
 from kidney_ssl.errors import InputError
@@ -20,6 +19,7 @@ from kidney_ssl.models.resnet import classifier
 from kidney_ssl.models.weights import load_classifier, load_encoder, read_safetensors
 from kidney_ssl.training.checkpoint import Checkpoint
 from kidney_ssl.training.finetune import finetune
+from tests.training.toy_study import toy_part
 
 FILES = ("model.safetensors", "curves.csv", "predictions.csv")
 
@@ -170,7 +170,7 @@ CHILD = """
 import sys
 from pathlib import Path
 sys.path[:0] = [{tests!r}]
-from conftest import toy_part
+from tests.training.toy_study import toy_part
 from test_finetune import run
 from kidney_ssl.training.device import make_fabric
 parts = {{"train": toy_part(9, 0), "validation": toy_part(6, 100), "test": toy_part(5, 200)}}

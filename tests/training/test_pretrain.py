@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import toy_part
 from safetensors.torch import load_file
 from torch import nn
 from torchvision import models
@@ -20,6 +19,7 @@ from kidney_ssl.pretext.rotation import Method as Rotation
 from kidney_ssl.training import finetune, pretrain
 from kidney_ssl.training.batches import Part
 from kidney_ssl.training.checkpoint import Checkpoint
+from tests.training.toy_study import toy_part
 
 SETTING = Setting("resnet18", 32, {"left": (0.0, 1.0, 0.0, 0.5), "right": (0.0, 1.0, 0.5, 1.0)}, 0, 0.5)
 PLATEAU = pretrain.Plateau(0.5, 0)

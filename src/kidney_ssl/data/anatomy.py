@@ -7,7 +7,7 @@ from scipy import ndimage
 
 from kidney_ssl.data.selection import CYST, KIDNEY, TUMOR
 
-FAT, MUSCLE, BONE, MARROW, BLOOD, AIR, DEAD = -100, 55, 620, 210, 45, -1000, 18
+FAT, MUSCLE, BONE, MARROW, AIR, DEAD = -100, 55, 620, 210, -1000, 18
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
-"""Arrays of slices as .npy files: written and read in pieces, so that memory stays flat whatever their length.
+"""Arrays of slices as .npy files, and their rows as .csv.
 
-Pages of a memory map count as a process's memory once they are touched; who walks through a whole array reads it
-from the file instead. Training picks rows at random and maps the array (`load_array`).
+Arrays are written and read in pieces, so that memory stays flat whatever their length: pages of a memory map count as
+a process's memory once they are touched, so who walks through a whole array reads it from the file instead. Training
+picks rows at random and maps the array (`load_array`).
 """
 
 from collections.abc import Iterator
@@ -9,6 +10,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+import pandas as pd
+
+from kidney_ssl.errors import InputError
 
 PIECE_BYTES = 1 << 22
 
@@ -65,6 +69,18 @@ def load_array(path: Path) -> np.ndarray:
     """Map an .npy file read-only; an empty array, which cannot be mapped, is read."""
     array: np.ndarray = np.load(path, mmap_mode=None if 0 in read_shape(path) else "r")
     return array
+
+
+def load_rows(path: str | Path) -> pd.DataFrame:
+    """Read a `<split>.csv`, a selection or an index; case names stay strings, an empty class stays empty.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    try:
+        return pd.read_csv(path, dtype={"case": str, "class": str, "block": str}, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); run `dvc repro`") from error
 
 
 def _header(stream: BinaryIO) -> tuple[tuple[int, ...], np.dtype]:

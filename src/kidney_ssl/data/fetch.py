@@ -66,6 +66,11 @@ def hub_headers() -> dict[str, str]:
     return build_hf_headers(library_name="kidney-ssl")
 
 
+def _patience() -> dict[str, Any]:
+    """How the library tries again, in its own words."""
+    return {"max_retries": RETRIES, "base_wait_time": FIRST_WAIT_S, "max_wait_time": LONGEST_WAIT_S}
+
+
 def ask_hub(dataset: Dataset, files: Sequence[str], *, timeout: float) -> dict[str, Known]:
     """Ask for size and sha256 of a dataset's large files, many in one request.
 
@@ -91,13 +96,11 @@ def ask_hub(dataset: Dataset, files: Sequence[str], *, timeout: float) -> dict[s
                 data={"paths": list(files[start : start + PATHS]), "expand": False},
                 headers=hub_headers(),
                 timeout=timeout,
-                max_retries=RETRIES,
-                base_wait_time=FIRST_WAIT_S,
-                max_wait_time=LONGEST_WAIT_S,
+                **_patience(),
             )
             hf_raise_for_status(response)
             entries = [entry for entry in response.json() if entry["type"] == "file"]
-            found += [RepoFile(**entry) for entry in entries]  # type: ignore[no-untyped-call]
+            found += [RepoFile(**entry) for entry in entries]  # type: ignore[no-untyped-call] # it has no types
         except (httpx2.HTTPError, httpx2.InvalidURL, OfflineModeIsEnabled) as error:
             raise _explained(url, error) from error
         except (ValueError, TypeError, LookupError) as error:
@@ -193,9 +196,7 @@ def _receive(
         url,
         headers=asked,
         timeout=timeout,
-        max_retries=RETRIES,
-        base_wait_time=FIRST_WAIT_S,
-        max_wait_time=LONGEST_WAIT_S,
+        **_patience(),
         retry_on_exceptions=(),  # the client is shared by all threads, and the library would close it
     ) as response:
         start = _first_byte(url, response, have, size)

@@ -6,9 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kidney_ssl.data.arrays import ArrayWriter, read_pieces, read_shape
+from kidney_ssl.data.arrays import ArrayWriter, load_rows, read_pieces, read_shape
 from kidney_ssl.data.selection import SPLITS
-from kidney_ssl.data.slices import load_rows
 from kidney_ssl.errors import InputError
 
 PERCENTILES = (0.5, 99.5)  # nnU-Net's, as the thesis has them

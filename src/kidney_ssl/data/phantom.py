@@ -53,7 +53,7 @@ def plan_case(number: int, *, size: int, slices: float, seed: int) -> Case:
     if rng.random() < 0.1:
         tumors.append(_tumor(rng, kidneys[rng.integers(2)], PHASES[phase], half))
     cysts = [
-        _on_kidney(rng, kidneys[rng.integers(2)], rng.uniform(6, 20), rng.uniform(-5, 20), depth=(0.7, 1.1))
+        _cyst(rng, kidneys[rng.integers(2)], radius=rng.uniform(6, 20), hu=rng.uniform(-5, 20))
         for _ in range(rng.poisson(0.8))
     ]
     return Case(
@@ -130,13 +130,11 @@ def _kidney(rng: np.random.Generator, side: int, half: np.ndarray, level: float)
     )
 
 
-def _on_kidney(
-    rng: np.random.Generator, kidney: Kidney, radius: float, hu: float, *, depth: tuple[float, float]
-) -> Blob:
+def _cyst(rng: np.random.Generator, kidney: Kidney, *, radius: float, hu: float) -> Blob:
     """Put a ball near the surface of a kidney, half in and half out, at any pole."""
     direction = rng.normal(size=3)
     direction /= np.linalg.norm(direction)
-    centre = kidney.centre + direction * kidney.axes * rng.uniform(*depth)
+    centre = kidney.centre + direction * kidney.axes * rng.uniform(0.7, 1.1)
     axes = radius * rng.uniform(0.85, 1.2, 3)
     return Blob(centre, axes, hu, ragged=0.05)
 

@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from kidney_ssl.data.arrays import read_pieces, read_shape
+from kidney_ssl.data.arrays import load_rows, read_pieces, read_shape
 from kidney_ssl.data.selection import KIDNEY, TUMOR
-from kidney_ssl.data.slices import load_rows
 
 # Fractions of the frame's side, half-open: [top, bottom, left, right]. "left" is image-left: the patient's right.
 Rectangle = tuple[float, float, float, float]

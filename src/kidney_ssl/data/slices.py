@@ -165,8 +165,3 @@ def _lay_together(
         )
     if masks:
         pd.concat(histograms).to_csv(folder / "tumor_hu.csv", index=False, lineterminator="\n")
-
-
-def load_rows(path: Path) -> pd.DataFrame:
-    """Read a `<split>.csv`, a selection or an index; case names stay strings, an empty class stays empty."""
-    return pd.read_csv(path, dtype={"case": str, "class": str, "block": str}, keep_default_na=False)

@@ -1,6 +1,10 @@
 """How much of the labels a frozen encoder's features tell: k nearest neighbours and a linear probe."""
 
 import numpy as np
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 NEIGHBOURS = 20
 
@@ -24,11 +28,6 @@ def probe_accuracy(
         `knn_accuracy` and `linear_accuracy` in [0, 1], and `majority_accuracy`, that of always giving the more
         frequent training label.
     """
-    from sklearn.linear_model import LogisticRegression  # noqa: PLC0415 - a second of imports
-    from sklearn.neighbors import KNeighborsClassifier  # noqa: PLC0415
-    from sklearn.pipeline import make_pipeline  # noqa: PLC0415
-    from sklearn.preprocessing import StandardScaler  # noqa: PLC0415
-
     majority = int(2 * labels.sum() > len(labels))
     found = {"majority_accuracy": float((tested_labels == majority).mean())}
     if len(np.unique(labels)) < 2:

@@ -4,6 +4,8 @@ import math
 from typing import Annotated, NamedTuple
 
 import torch
+from lightly.loss.ntx_ent_loss import NTXentLoss
+from lightly.models.modules.heads import SimCLRProjectionHead
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, cross_entropy, embedding_bag, interpolate, normalize
@@ -120,12 +122,14 @@ def apply_views(images: Tensor, views: Views, max_sigma: float) -> Tensor:
     """
     count, side = len(views.top), images.shape[-1]
     radius, ones = math.ceil(3 * max_sigma), torch.ones_like(views.top)
-    index, weight = _lines(side, radius, views.left, views.width, views.mirrored, views.sigma, ones)
+    index, weight = _lines(side, radius, views.left, views.width, reverse=views.mirrored, sigma=views.sigma, gain=ones)
     numbers = torch.arange(count, device=images.device)[:, None, None]
     columns = images[:, 0].float().transpose(1, 2).reshape(-1, side)
     columns = _sum(columns, index + side * (numbers % len(images)), weight)
     gain = views.brightness * views.contrast
-    index, weight = _lines(side, radius, views.top, views.height, views.upside_down, views.sigma, gain)
+    index, weight = _lines(
+        side, radius, views.top, views.height, reverse=views.upside_down, sigma=views.sigma, gain=gain
+    )
     rows = columns.transpose(1, 2).reshape(-1, side)
     made = _sum(rows, index + side * numbers, weight).unsqueeze(1)
     # brightness * (mean + contrast * (value - mean)), where the first product of the three stands in `made`.
@@ -140,8 +144,8 @@ def _sum(lines: Tensor, index: Tensor, weight: Tensor) -> Tensor:
     return summed.view(*bags, -1)
 
 
-def _lines(  # noqa: PLR0917
-    side: int, radius: int, start: Tensor, length: Tensor, reverse: Tensor, sigma: Tensor, gain: Tensor
+def _lines(
+    side: int, radius: int, start: Tensor, length: Tensor, *, reverse: Tensor, sigma: Tensor, gain: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Which lines of a slice go into each line of its view, and how much of them.
 
@@ -187,9 +191,6 @@ class Method(Pretext):
     def __init__(self, setting: Setting, options: SimclrOptions) -> None:
         """Build the network."""
         super().__init__(setting, options)
-        from lightly.loss.ntx_ent_loss import NTXentLoss  # noqa: PLC0415 - a second of imports
-        from lightly.models.modules.heads import SimCLRProjectionHead  # noqa: PLC0415
-
         self.options = options
         self.encoder, width = encoder(setting.network, setting.seed, batch_norm_momentum=setting.batch_norm_momentum)
         # The library draws from torch's global generator: lend it a seeded state and take that back afterwards.

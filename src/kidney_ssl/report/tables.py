@@ -153,7 +153,9 @@ def pretext_markdown(figures: Mapping[str, Mapping[str, float | None]]) -> str:
         "|---|---:|---|---:|---|---:|---:|---:|",
     ]
     for name, of_one in sorted(figures.items()):
-        measured = {key.removeprefix("validation_"): value for key, value in of_one.items() if "validation_" in key}
+        measured = {
+            key.removeprefix("validation_"): value for key, value in of_one.items() if key.startswith("validation_")
+        }
         trivial = {
             key: {other.removeprefix(f"{key}_"): measured[other] for other in measured if other.startswith(f"{key}_")}
             for key in measured

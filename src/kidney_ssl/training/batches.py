@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from kidney_ssl.data.arrays import load_rows
 from kidney_ssl.errors import InputError
 
 
@@ -42,24 +43,12 @@ def read_part(images: str | Path, frame: str | Path) -> Part:
         array = np.load(images, mmap_mode="r")
     except (OSError, ValueError) as error:
         raise InputError(f"{images}: cannot be read ({error}); run `dvc repro normalize`") from error
-    rows = read_rows(frame)
+    rows = load_rows(frame)
     if array.ndim != 3 or len(array) != len(rows):
         raise InputError(
             f"{images}: holds {array.shape} for {len(rows)} rows of {frame}; run `dvc repro --force slice normalize`"
         )
     return Part(array, rows)
-
-
-def read_rows(path: str | Path) -> pd.DataFrame:
-    """Read the rows of a split.
-
-    Raises:
-        InputError: the file is missing or damaged.
-    """
-    try:
-        return pd.read_csv(path, dtype={"case": str})
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); run `dvc repro slice`") from error
 
 
 class Slices:
@@ -113,7 +102,7 @@ def free_bytes(device: torch.device) -> int:
     """Free memory of a GPU, or memory the host can give without swapping."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    import psutil  # type: ignore[import-untyped]  # noqa: PLC0415
+    import psutil  # noqa: PLC0415 - asked only where a part is read
 
     return int(psutil.virtual_memory().available)
 

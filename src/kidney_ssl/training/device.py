@@ -43,6 +43,15 @@ def make_fabric(device: str = "auto", precision: str = "auto", threads: int = 1)
     return cast("Fabric", fabric)
 
 
+def numerics(fabric: "Fabric") -> dict[str, str | int]:
+    """What of the machine decides trained bits, for a training's fingerprint."""
+    return {
+        "device": fabric.device.type,
+        "precision": fabric.strategy.precision.precision,
+        "threads": torch.get_num_threads(),
+    }
+
+
 def _fabric_class() -> Any:
     """Import Fabric without torchmetrics.
 

@@ -23,6 +23,7 @@ from kidney_ssl.models.weights import load_encoder, save_weights
 from kidney_ssl.training.batches import Batch, Part, Slices, batches_per_epoch
 from kidney_ssl.training.best_epoch import EVALUATED, BestEpoch
 from kidney_ssl.training.checkpoint import SECONDS, Checkpoint, exclusive, fingerprint, remove_checkpoints
+from kidney_ssl.training.device import numerics
 from kidney_ssl.training.loop import train
 
 if TYPE_CHECKING:
@@ -124,15 +125,12 @@ def finetune(
     }
     updates = batches_per_epoch(len(data["train"]), batch_size)
     epochs = max(epochs, -(-min_updates // updates))
-    settings = {
+    settings = numerics(fabric) | {
         "batch_norm_momentum": batch_norm_momentum,
         "batch_size": batch_size,
-        "device": fabric.device.type,
         "epochs": epochs,
         "network": network,
-        "precision": fabric.strategy.precision.precision,
         "seed": seed,
-        "threads": torch.get_num_threads(),
         "weight_decay": weight_decay,
     }
     arrays = [array for name in PARTS for array in (data[name].rows, data[name].labels.cpu().numpy())]

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +24,7 @@ from kidney_ssl.training.batches import (
     seeded,
 )
 from kidney_ssl.training.checkpoint import SECONDS, Checkpoint, exclusive, fingerprint, remove_checkpoints
+from kidney_ssl.training.device import numerics
 from kidney_ssl.training.loop import train
 
 if TYPE_CHECKING:
@@ -138,8 +138,14 @@ def pretrain(
         name: Slices(part.images, part.frame["label"].to_numpy(), device=fabric.device, rows=_spread(part, name))
         for name, part in parts.items()
     }
-    deal = partial(_by_case, cases) if method.one_slice_per_case else epoch_batches
-    updates = len(deal(len(slices), batch_size, seeded(seed, "order", 0)))
+
+    def deal(count: int, size: int, generator: torch.Generator) -> list[Tensor]:
+        return (
+            case_batches(cases, size, generator) if method.one_slice_per_case else epoch_batches(count, size, generator)
+        )
+
+    dealt = deal(len(slices), batch_size, seeded(seed, "order", 0))
+    updates = len(dealt)
     epochs = max(epochs, -(-min_updates // updates))
     task = _Task(method)
     optimizer = torch.optim.Adam(task.parameters(), lr=learning_rate, weight_decay=weight_decay, fused=True)
@@ -148,18 +154,19 @@ def pretrain(
         scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
             optimizer, factor=plateau.factor, patience=plateau.patience
         )
-    described = dict(settings) | {
-        "batch_size": batch_size,
-        "device": fabric.device.type,
-        "epochs": epochs,
-        "learning_rate": learning_rate,
-        "plateau": [plateau.factor, plateau.patience] if plateau else None,
-        "precision": fabric.strategy.precision.precision,
-        "probe_every": probe_every,
-        "seed": seed,
-        "threads": torch.get_num_threads(),
-        "weight_decay": weight_decay,
-    }
+    described = (
+        dict(settings)
+        | numerics(fabric)
+        | {
+            "batch_size": batch_size,
+            "epochs": epochs,
+            "learning_rate": learning_rate,
+            "plateau": [plateau.factor, plateau.patience] if plateau else None,
+            "probe_every": probe_every,
+            "seed": seed,
+            "weight_decay": weight_decay,
+        }
+    )
     judge = _Judge(
         method,
         held,
@@ -196,16 +203,11 @@ def pretrain(
             curves=pd.DataFrame(table),
             pictures=pictures,
             updates=updates * epochs,
-            images=len(slices) * epochs,
+            images=sum(map(len, dealt)) * epochs,
             seconds=time.monotonic() - started,
         )
         remove_checkpoints(checkpoints, label)
     return result
-
-
-def _by_case(cases: np.ndarray, count: int, batch_size: int, generator: torch.Generator) -> list[Tensor]:
-    """Deal batches for contrast, in the form that the loop asks for."""
-    return case_batches(cases, batch_size, generator)
 
 
 def _spread(part: Part, name: str) -> np.ndarray | None:
