@@ -168,7 +168,7 @@ def test_a_change_of_one_pretrainings_block_runs_it_its_arms_and_the_report_alon
 
 def test_package_files_hold_no_code() -> None:
     for path in sorted((ROOT / "src").rglob("__init__.py")):
-        if path.parent.name != "pretext":
+        if path.parent.name not in ("augmentation", "pretext"):  # their registries
             assert path.read_text().count('"""') == 2
             assert path.read_text().strip().endswith('"""')
 

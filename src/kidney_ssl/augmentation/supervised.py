@@ -1,0 +1,275 @@
+"""Supervised augmentation (thesis, 3.5 and Fig. 11): squares, covered tumours, pasted tumours. It reads masks.
+
+Covering a tumour and pasting one change the label, so that a square or a seam could tell the label by itself. Every
+changed image therefore gets both, laid out by one and the same rule from a pair: a positive slice with a coverable
+tumour and a negative slice. Squares are laid over the tumour of the first, and beside them a stencil, the outline of a
+tumour of a third case, is laid into a region. If the image is the pair's positive slice, its tumour is covered and
+the stencil cuts kidney (a sham); if it is the negative one, its squares are decoys and the stencil cuts the tumour.
+`docs/augmentation.md` has the argument in full.
+"""
+
+from typing import Annotated, NamedTuple
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn.functional import avg_pool2d
+
+from kidney_ssl.augmentation.base import Augmentation, Augmented, TrainingSet, before_and_after
+from kidney_ssl.augmentation.donors import TUMOR, find_donors
+from kidney_ssl.augmentation.places import below, box_corners, boxes_at, draw_corner, free_corners, pixels_of
+from kidney_ssl.errors import InputError
+from kidney_ssl.pretext.base import Options, Picture
+from kidney_ssl.pretext.restoration import pixels
+
+Rate = Annotated[float, Field(ge=0, le=1)]
+
+
+class SupervisedOptions(Options):
+    """Options of `supervised`; all but the feather are the thesis's.
+
+    Attributes:
+        square: side of a square over the image's side.
+        remove: share of images with a free square, which leaves the tumour alone.
+        cover: share of coverable tumours that are covered. Less where there are too few negative slices to paste as
+            many tumours into.
+        small_px: tumour pixels of a slice on the native grid; from this on it is not covered, since a large tumour
+            deforms what is around it.
+        feather: half the width of a pasted tumour's blurred edge over the image's side (ours); at least one pixel.
+    """
+
+    square: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    remove: Rate = 0.5
+    cover: Rate = 0.35
+    small_px: Annotated[int, Field(ge=0)] = 2500
+    feather: Annotated[float, Field(ge=0, le=0.1)] = 0.01
+
+
+class Chances(NamedTuple):
+    """What is to be done to each of B images, (B,) bool each, and with whom, (B,) int64 rows.
+
+    Attributes:
+        relabelled: its tumour is to be covered, or one to be pasted into it.
+        sham: squares and a sham paste alone, the label stays.
+        removed: a free square is to be taken out.
+        positive: whose tumour decides where squares lie: its own, or that of a row drawn for it.
+        coverable: the pair's positive slice.
+        partner: the row whose case gives nothing either: the pair's other slice.
+    """
+
+    relabelled: Tensor
+    sham: Tensor
+    removed: Tensor
+    positive: Tensor
+    coverable: Tensor
+    partner: Tensor
+
+
+class Plan(NamedTuple):
+    """All that is to be done to B images, K of which are relabelled or get a sham, as far as there is room.
+
+    Attributes:
+        squares: (B, C + 1, 4) int64, boxes to black out; the last is the free square, an empty box is none.
+        pasted_into: (K,) int64, the images with a paste.
+        stencil: (K, 1, S, S) bool, the outline of a tumour where it is pasted.
+        source: (K,) int64, the row whose grey values are pasted.
+        shift: (K, 2) int64, rows and columns from a pasted pixel on to where it lies in its source.
+        placed: (K,) bool, False: there was no room.
+        labels: (B,) float32, after.
+        sham: (B,) bool, kidney is pasted.
+        no_room: (B,) int64, operations left out.
+    """
+
+    squares: Tensor
+    pasted_into: Tensor
+    stencil: Tensor
+    source: Tensor
+    shift: Tensor
+    placed: Tensor
+    labels: Tensor
+    sham: Tensor
+    no_room: Tensor
+
+
+class Method(Augmentation):
+    """Removes squares, covers small tumours, pastes tumours of other cases, and keeps all three from telling."""
+
+    Parameters = SupervisedOptions
+
+    def __init__(self, training: TrainingSet, options: SupervisedOptions) -> None:
+        """Find tumours, boxes and kidneys of the training slices.
+
+        Raises:
+            InputError: the slices are of one class, a region holds no pixel, or the square fills the frame.
+        """
+        self.options, self.training = options, training
+        size, device = training.image_size, training.device
+        self.side = max(1, round(options.square * size))
+        if self.side >= size:
+            raise InputError(f"square {options.square} leaves nothing of {size} x {size} pixels: make it smaller")
+        self.feather = max(1, round(options.feather * size)) if options.feather else 0
+        boxes = [pixels(region, size, name) for name, region in sorted(training.regions.items())]
+        self.regions = torch.tensor(boxes, device=device)
+        room = [
+            (bottom - top - 2 * self.feather, right - left - 2 * self.feather) for top, bottom, left, right in boxes
+        ]
+        self.donors = find_donors(training, side=self.side, small_px=options.small_px, room=room)
+        self._find_rates()
+
+    def _find_rates(self) -> None:
+        """Find the rates that keep prevalence and make squares and seams as frequent in both classes.
+
+        With P positive slices and Q negative ones, of which a share s of the positives is coverable and covered at rate
+        c, pasting at c s P / Q brings back as many positives. Of the positives after that, pasted ones make up c s; of
+        the negatives, covered ones make up c s P / Q. Where P and Q differ, shams fill up the lesser share.
+        """
+        positives, negatives = self.donors.positives, self.donors.negatives
+        coverable = self.donors.coverable[positives]
+        odds, share = len(positives) / len(negatives), float(coverable.double().mean())
+        self.cover = min(self.options.cover, 1 / (share * odds)) if share else 0.0
+        of_positives, of_negatives = self.cover * share, self.cover * share * odds
+        self.paste = of_negatives
+        self.sham_negative = max(0.0, of_positives - of_negatives)
+        self.sham_positive = max(0.0, (of_negatives - of_positives) / max(1 - of_positives, 1e-9))
+        self._coverable = positives[coverable] if share else positives
+        # Positives that stay as they are: what a free square avoids in them it avoids as often in negatives.
+        weight = 1 - self.cover * coverable.double()
+        self._staying = (weight if weight.any() else torch.ones_like(weight)).cumsum(0)
+
+    def draw_chances(self, labels: Tensor, rows: Tensor, generator: torch.Generator) -> Chances:
+        """Draw what is to be done to each image, independently: a change of label, and a free square."""
+        donors, positive = self.donors, labels > 0.5
+        changed, sham, removed = torch.rand((3, len(rows)), generator=generator, device=generator.device)
+        relabelled = torch.where(positive, donors.coverable[rows] & (changed < self.cover), changed < self.paste)
+        sham = ~relabelled & torch.where(positive, sham < self.sham_positive, changed < self.paste + self.sham_negative)
+        coverable, negative = (
+            table[below(torch.full_like(rows, len(table)), generator)] for table in (self._coverable, donors.negatives)
+        )
+        share = torch.rand(len(rows), dtype=torch.float64, generator=generator, device=generator.device)
+        staying = torch.searchsorted(self._staying, share * self._staying[-1], right=True)
+        staying = donors.positives[staying.clamp(max=len(donors.positives) - 1)]
+        other = torch.where(relabelled | sham, coverable, staying)
+        return Chances(
+            relabelled=relabelled,
+            sham=sham,
+            removed=removed < self.options.remove,
+            positive=torch.where(positive, rows, other),
+            coverable=torch.where(positive & relabelled, rows, coverable),
+            partner=torch.where(positive, negative, coverable),
+        )
+
+    def draw_plan(self, labels: Tensor, rows: Tensor, chances: Chances, generator: torch.Generator) -> Plan:
+        """Draw where everything goes: squares over a tumour, the paste beside them, the free square beside both."""
+        donors, size = self.donors, self.training.image_size
+        tumor = self.training.masks(chances.positive) == TUMOR
+        # The one look at the device: few images are pasted into, and the others need no donor.
+        chosen = chances.relabelled | chances.sham
+        index = chosen.nonzero()[:, 0]
+        own, pasted = labels[index] > 0.5, (chances.relabelled & (labels < 0.5))[index]
+
+        parts = donors.boxes[chances.coverable[index]]
+        first = (parts[..., 1::2] - self.side).clamp_min(0)
+        last = parts[..., ::2].clamp_max(size - self.side)
+        covering = boxes_at(first + below(last - first + 1, generator), self.side) * (parts[..., 1:2] > parts[..., :1])
+
+        cases = donors.case[rows[index]], donors.case[chances.partner[index]]
+        donor, has_donor = donors.tumors.draw(*cases, generator)
+        kidney, has_kidney = donors.kidneys.draw(*cases, generator)
+        box = donors.tumors.values[donor]
+        begin, length = box[:, ::2], box[:, 1::2] - box[:, ::2]
+        whole = length + 2 * self.feather
+        corner, has_place = draw_corner(box_corners(whole, self.regions, covering, size), generator)
+        place = corner + self.feather
+        outline = donors.tumors.rows[donor]
+        stencil = pixels_of(boxes_at(place, length)[:, None], size)
+        if len(index):
+            stencil = stencil & (move(self.training.masks(outline), begin - place) == TUMOR)
+
+        # A slice that keeps its own tumour while it gets a sham: nothing may touch that tumour.
+        changed = pixels_of(torch.cat([covering, boxes_at(corner, whole)[:, None]], 1), size)
+        touched = (tumor[index] & changed).flatten(1).any(1) & own & chances.sham[index]
+        placed = has_donor & has_kidney & has_place & ~touched
+        done = torch.zeros_like(chosen).index_put((index,), placed)
+
+        avoided = tumor.index_put((index,), tumor[index] | (stencil & placed[:, None, None, None]))
+        corner, has_free = draw_corner(free_corners(avoided, self.side), generator)
+        free = boxes_at(corner, self.side) * (chances.removed & has_free)[:, None]
+        squares = covering.new_zeros((len(rows), *covering.shape[1:]))
+        squares = squares.index_put((index,), covering * placed[:, None, None])
+        return Plan(
+            squares=torch.cat([squares, free[:, None]], 1),
+            pasted_into=index,
+            stencil=stencil,
+            source=torch.where(pasted, outline, donors.kidneys.rows[kidney]),
+            shift=torch.where(pasted[:, None], begin, donors.kidneys.values[kidney] - length // 2) - place,
+            placed=placed,
+            labels=torch.where(chances.relabelled & done, 1 - labels, labels),
+            sham=done & ~(chances.relabelled & (labels < 0.5)),
+            no_room=(chosen & ~done).long() + (chances.removed & ~has_free),
+        )
+
+    def apply(self, images: Tensor, plan: Plan) -> Tensor:
+        """Paste with a feathered edge, then black the squares out: (B, 1, S, S) float32 in [0, 1]."""
+        if len(plan.pasted_into):
+            share = blur(plan.stencil.float(), self.feather) * plan.placed[:, None, None, None]
+            old, new = images[plan.pasted_into], move(self.training.images(plan.source), plan.shift)
+            images = images.index_put((plan.pasted_into,), old + share * (new - old))
+        return images.masked_fill(pixels_of(plan.squares, images.shape[-1]), 0)
+
+    def __call__(self, images: Tensor, labels: Tensor, rows: Tensor, generator: torch.Generator) -> Augmented:
+        """Augment one batch.
+
+        Marks: `squares`, all of an image; `removed`, whether a free one is among them; `covered`, its tumour is and
+        the label became 0; `pasted`, a tumour is and the label became 1; `sham`, kidney is; `no_room`, operations
+        that were left out because there was no place, no donor or no other case.
+        """
+        plan = self.draw_plan(labels, rows, self.draw_chances(labels, rows, generator), generator)
+        there = plan.squares[..., 1] > 0
+        marks = {
+            "squares": there.sum(1),
+            "removed": there[:, -1],
+            "covered": labels > plan.labels,
+            "pasted": labels < plan.labels,
+            "sham": plan.sham,
+            "no_room": plan.no_room,
+        }
+        return Augmented(self.apply(images, plan), plan.labels, marks)
+
+    def pictures(self, images: Tensor, labels: Tensor, rows: Tensor, generator: torch.Generator) -> dict[str, Picture]:
+        """Each operation wherever it is possible, without what comes along with it, and the whole as it is drawn."""
+        chances, positive = self.draw_chances(labels, rows, generator), labels > 0.5
+        never, nothing = torch.zeros_like(positive), torch.zeros_like(rows)[:, None, None]
+        free = chances._replace(relabelled=never, sham=never, removed=~never)
+        other = torch.where(positive, rows, chances.coverable)
+        possible = chances._replace(
+            relabelled=~positive | self.donors.coverable[rows],
+            sham=never,
+            removed=never,
+            positive=other,
+            coverable=other,
+        )
+        both = self.draw_plan(labels, rows, possible, generator)
+        own = positive[both.pasted_into]
+        plans = {
+            "removed": self.draw_plan(labels, rows, free, generator),
+            "covered": both._replace(squares=both.squares * positive[:, None, None], placed=both.placed & False),
+            "pasted": both._replace(squares=both.squares * nothing, placed=both.placed & ~own),
+            "sham": both._replace(squares=both.squares * nothing, placed=both.placed & own),
+            "whole": self.draw_plan(labels, rows, chances, generator),
+        }
+        return {name: before_and_after(images, self.apply(images, plan)) for name, plan in plans.items()}
+
+
+def move(images: Tensor, shift: Tensor) -> Tensor:
+    """Take each pixel of (K, 1, S, S) from `shift` (K, 2) rows and columns further on; the frame's edge is repeated."""
+    line = torch.arange(images.shape[-1], device=images.device)
+    rows, columns = ((line + shift[:, axis, None]).clamp(0, len(line) - 1) for axis in (0, 1))
+    batch = torch.arange(len(images), device=images.device)
+    return images[batch[:, None, None], 0, rows[:, :, None], columns[:, None, :]][:, None]
+
+
+def blur(stencil: Tensor, radius: int) -> Tensor:
+    """Mean over squares of 2 radius + 1 pixels of (K, 1, S, S): a stencil's edge becomes a ramp of that width."""
+    for window in ((2 * radius + 1, 1), (1, 2 * radius + 1)):
+        stencil = avg_pool2d(stencil, window, stride=1, padding=(window[0] // 2, window[1] // 2))
+    return stencil
