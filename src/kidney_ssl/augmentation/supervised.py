@@ -3,9 +3,9 @@
 Covering a tumour and pasting one change the label, so that a square or a seam could tell the label by itself. Every
 changed image therefore gets both, laid out by one and the same rule from a pair: a positive slice with a coverable
 tumour and a negative slice. Squares are laid over the tumour of the first, and beside them a stencil, the outline of a
-tumour of a third case, is laid into a region. If the image is the pair's positive slice, its tumour is covered and
-the stencil cuts kidney (a sham); if it is the negative one, its squares are decoys and the stencil cuts the tumour.
-`docs/augmentation.md` has the argument in full.
+tumour of a third case, is laid into a region. Whichever of the two slices is changed, the squares and the stencil lie
+alike; the stencil cuts either a tumour (label 1) or kidney, a sham (label 0). `docs/augmentation.md` has the argument
+in full.
 """
 
 from typing import Annotated, NamedTuple
@@ -31,8 +31,8 @@ class SupervisedOptions(Options):
     Attributes:
         square: side of a square over the image's side.
         remove: share of images with a free square, which leaves the tumour alone.
-        cover: share of coverable tumours that are covered. Less where there are too few negative slices to paste as
-            many tumours into.
+        cover: share of coverable tumours that are covered; at most negative over positive slices, so that as many
+            tumours can be pasted and as many seams made in both classes.
         small_px: tumour pixels of a slice on the native grid; from this on it is not covered, since a large tumour
             deforms what is around it.
         feather: half the width of a pasted tumour's blurred edge over the image's side (ours); at least one pixel.
@@ -49,24 +49,22 @@ class Chances(NamedTuple):
     """What is to be done to each of B images, (B,) bool each, and with whom, (B,) int64 rows.
 
     Attributes:
-        relabelled: its tumour is to be covered, or one to be pasted into it.
-        sham: squares and a sham paste alone, the label stays.
+        changed: squares are to be laid over a tumour, its own or one that is not there, and something is to be pasted.
+        tumor: that is a tumour; kidney otherwise.
         removed: a free square is to be taken out.
-        positive: whose tumour decides where squares lie: its own, or that of a row drawn for it.
-        coverable: the pair's positive slice.
-        partner: the row whose case gives nothing either: the pair's other slice.
+        positive: the slice whose tumour decides where squares lie: itself, or one drawn for it.
+        partner: the other slice of the pair; its case gives no donor either.
     """
 
-    relabelled: Tensor
-    sham: Tensor
+    changed: Tensor
+    tumor: Tensor
     removed: Tensor
     positive: Tensor
-    coverable: Tensor
     partner: Tensor
 
 
 class Plan(NamedTuple):
-    """All that is to be done to B images, K of which are relabelled or get a sham, as far as there is room.
+    """All that is to be done to B images, K of which are changed, as far as there is room.
 
     Attributes:
         squares: (B, C + 1, 4) int64, boxes to black out; the last is the free square, an empty box is none.
@@ -74,9 +72,9 @@ class Plan(NamedTuple):
         stencil: (K, 1, S, S) bool, the outline of a tumour where it is pasted.
         source: (K,) int64, the row whose grey values are pasted.
         shift: (K, 2) int64, rows and columns from a pasted pixel on to where it lies in its source.
+        tumor: (K,) bool, what is pasted is a tumour.
         placed: (K,) bool, False: there was no room.
         labels: (B,) float32, after.
-        sham: (B,) bool, kidney is pasted.
         no_room: (B,) int64, operations left out.
     """
 
@@ -85,9 +83,9 @@ class Plan(NamedTuple):
     stencil: Tensor
     source: Tensor
     shift: Tensor
+    tumor: Tensor
     placed: Tensor
     labels: Tensor
-    sham: Tensor
     no_room: Tensor
 
 
@@ -119,55 +117,56 @@ class Method(Augmentation):
     def _find_rates(self) -> None:
         """Find the rates that keep prevalence and make squares and seams as frequent in both classes.
 
-        With P positive slices and Q negative ones, of which a share s of the positives is coverable and covered at rate
-        c, pasting at c s P / Q brings back as many positives. Of the positives after that, pasted ones make up c s; of
-        the negatives, covered ones make up c s P / Q. Where P and Q differ, shams fill up the lesser share.
+        With P positive slices and Q negative ones, of which a share s of the positives is coverable and a share c of
+        those is covered, pasting into c s P / Q of the negatives brings back as many positives. Of the positives after
+        that c s are pasted ones; of the negatives c s P / Q are covered ones. The lesser share is filled up by changes
+        that keep the label: a negative slice gets kidney pasted beside squares over nothing, a positive slice is
+        covered and gets another tumour.
         """
         positives, negatives = self.donors.positives, self.donors.negatives
         coverable = self.donors.coverable[positives]
         odds, share = len(positives) / len(negatives), float(coverable.double().mean())
-        self.cover = min(self.options.cover, 1 / (share * odds)) if share else 0.0
-        of_positives, of_negatives = self.cover * share, self.cover * share * odds
-        self.paste = of_negatives
-        self.sham_negative = max(0.0, of_positives - of_negatives)
-        self.sham_positive = max(0.0, (of_negatives - of_positives) / max(1 - of_positives, 1e-9))
+        self.cover = min(self.options.cover, 1 / odds)
+        self.paste = self.cover * share * odds
+        self.change_positive, self.change_negative = (self.cover * max(1, odds) * of for of in (1, share))
         self._coverable = positives[coverable] if share else positives
         # Positives that stay as they are: what a free square avoids in them it avoids as often in negatives.
-        weight = 1 - self.cover * coverable.double()
+        weight = 1 - self.change_positive * coverable.double()
         self._staying = (weight if weight.any() else torch.ones_like(weight)).cumsum(0)
 
     def draw_chances(self, labels: Tensor, rows: Tensor, generator: torch.Generator) -> Chances:
-        """Draw what is to be done to each image, independently: a change of label, and a free square."""
-        donors, positive = self.donors, labels > 0.5
-        changed, sham, removed = torch.rand((3, len(rows)), generator=generator, device=generator.device)
-        relabelled = torch.where(positive, donors.coverable[rows] & (changed < self.cover), changed < self.paste)
-        sham = ~relabelled & torch.where(positive, sham < self.sham_positive, changed < self.paste + self.sham_negative)
-        coverable, negative = (
-            table[below(torch.full_like(rows, len(table)), generator)] for table in (self._coverable, donors.negatives)
+        """Draw what is to be done to each image, independently: a change, and a free square."""
+        donors, own = self.donors, labels > 0.5
+        change, removed = torch.rand((2, len(rows)), generator=generator, device=generator.device)
+        changed = torch.where(
+            own, donors.coverable[rows] & (change < self.change_positive), change < self.change_negative
         )
+        coverable, negative = (self._one_of(table, rows, generator) for table in (self._coverable, donors.negatives))
         share = torch.rand(len(rows), dtype=torch.float64, generator=generator, device=generator.device)
         staying = torch.searchsorted(self._staying, share * self._staying[-1], right=True)
         staying = donors.positives[staying.clamp(max=len(donors.positives) - 1)]
-        other = torch.where(relabelled | sham, coverable, staying)
         return Chances(
-            relabelled=relabelled,
-            sham=sham,
+            changed=changed,
+            tumor=torch.where(own, change >= self.cover, change < self.paste),
             removed=removed < self.options.remove,
-            positive=torch.where(positive, rows, other),
-            coverable=torch.where(positive & relabelled, rows, coverable),
-            partner=torch.where(positive, negative, coverable),
+            positive=torch.where(own, rows, torch.where(changed, coverable, staying)),
+            partner=torch.where(own, negative, coverable),
         )
+
+    @staticmethod
+    def _one_of(table: Tensor, rows: Tensor, generator: torch.Generator) -> Tensor:
+        """Draw an entry of a table (T,) for each of the rows (B,)."""
+        return table[below(torch.full_like(rows, len(table)), generator)]
 
     def draw_plan(self, labels: Tensor, rows: Tensor, chances: Chances, generator: torch.Generator) -> Plan:
         """Draw where everything goes: squares over a tumour, the paste beside them, the free square beside both."""
         donors, size = self.donors, self.training.image_size
         tumor = self.training.masks(chances.positive) == TUMOR
         # The one look at the device: few images are pasted into, and the others need no donor.
-        chosen = chances.relabelled | chances.sham
-        index = chosen.nonzero()[:, 0]
-        own, pasted = labels[index] > 0.5, (chances.relabelled & (labels < 0.5))[index]
+        index = chances.changed.nonzero()[:, 0]
+        pasted = chances.tumor[index]
 
-        parts = donors.boxes[chances.coverable[index]]
+        parts = donors.boxes[chances.positive[index]]
         first = (parts[..., 1::2] - self.side).clamp_min(0)
         last = parts[..., ::2].clamp_max(size - self.side)
         covering = boxes_at(first + below(last - first + 1, generator), self.side) * (parts[..., 1:2] > parts[..., :1])
@@ -185,11 +184,8 @@ class Method(Augmentation):
         if len(index):
             stencil = stencil & (move(self.training.masks(outline), begin - place) == TUMOR)
 
-        # A slice that keeps its own tumour while it gets a sham: nothing may touch that tumour.
-        changed = pixels_of(torch.cat([covering, boxes_at(corner, whole)[:, None]], 1), size)
-        touched = (tumor[index] & changed).flatten(1).any(1) & own & chances.sham[index]
-        placed = has_donor & has_kidney & has_place & ~touched
-        done = torch.zeros_like(chosen).index_put((index,), placed)
+        placed = has_donor & has_kidney & has_place
+        done = torch.zeros_like(chances.changed).index_put((index,), placed)
 
         avoided = tumor.index_put((index,), tumor[index] | (stencil & placed[:, None, None, None]))
         corner, has_free = draw_corner(free_corners(avoided, self.side), generator)
@@ -202,10 +198,10 @@ class Method(Augmentation):
             stencil=stencil,
             source=torch.where(pasted, outline, donors.kidneys.rows[kidney]),
             shift=torch.where(pasted[:, None], begin, donors.kidneys.values[kidney] - length // 2) - place,
+            tumor=pasted,
             placed=placed,
-            labels=torch.where(chances.relabelled & done, 1 - labels, labels),
-            sham=done & ~(chances.relabelled & (labels < 0.5)),
-            no_room=(chosen & ~done).long() + (chances.removed & ~has_free),
+            labels=torch.where(done, chances.tumor.to(labels.dtype), labels),
+            no_room=(chances.changed & ~done).long() + (chances.removed & ~has_free),
         )
 
     def apply(self, images: Tensor, plan: Plan) -> Tensor:
@@ -219,42 +215,45 @@ class Method(Augmentation):
     def __call__(self, images: Tensor, labels: Tensor, rows: Tensor, generator: torch.Generator) -> Augmented:
         """Augment one batch.
 
-        Marks: `squares`, all of an image; `removed`, whether a free one is among them; `covered`, its tumour is and
-        the label became 0; `pasted`, a tumour is and the label became 1; `sham`, kidney is; `no_room`, operations
-        that were left out because there was no place, no donor or no other case.
+        Marks: `squares`, all of an image; `removed`, whether a free one is among them; `covered`, its own tumour is
+        under squares; `pasted`, a tumour of another case is pasted; `sham`, kidney of another case is; `no_room`,
+        operations that were left out because there was no place, no donor or no other case.
         """
         plan = self.draw_plan(labels, rows, self.draw_chances(labels, rows, generator), generator)
         there = plan.squares[..., 1] > 0
+        changed = torch.zeros_like(there[:, 0])
+        pasted, sham = (
+            changed.index_put((plan.pasted_into,), plan.placed & which) for which in (plan.tumor, ~plan.tumor)
+        )
         marks = {
             "squares": there.sum(1),
             "removed": there[:, -1],
-            "covered": labels > plan.labels,
-            "pasted": labels < plan.labels,
-            "sham": plan.sham,
+            "covered": (pasted | sham) & (labels > 0.5),
+            "pasted": pasted,
+            "sham": sham,
             "no_room": plan.no_room,
         }
         return Augmented(self.apply(images, plan), plan.labels, marks)
 
     def pictures(self, images: Tensor, labels: Tensor, rows: Tensor, generator: torch.Generator) -> dict[str, Picture]:
         """Each operation wherever it is possible, without what comes along with it, and the whole as it is drawn."""
-        chances, positive = self.draw_chances(labels, rows, generator), labels > 0.5
-        never, nothing = torch.zeros_like(positive), torch.zeros_like(rows)[:, None, None]
-        free = chances._replace(relabelled=never, sham=never, removed=~never)
-        other = torch.where(positive, rows, chances.coverable)
+        chances, own = self.draw_chances(labels, rows, generator), labels > 0.5
+        never, nothing = torch.zeros_like(own), torch.zeros_like(rows)[:, None, None]
+        free = chances._replace(changed=never, removed=~never)
+        coverable = self._one_of(self._coverable, rows, generator)
         possible = chances._replace(
-            relabelled=~positive | self.donors.coverable[rows],
-            sham=never,
+            changed=~own | self.donors.coverable[rows],
+            tumor=~own,
             removed=never,
-            positive=other,
-            coverable=other,
+            positive=torch.where(own, rows, coverable),
+            partner=torch.where(own, chances.partner, coverable),
         )
         both = self.draw_plan(labels, rows, possible, generator)
-        own = positive[both.pasted_into]
         plans = {
             "removed": self.draw_plan(labels, rows, free, generator),
-            "covered": both._replace(squares=both.squares * positive[:, None, None], placed=both.placed & False),
-            "pasted": both._replace(squares=both.squares * nothing, placed=both.placed & ~own),
-            "sham": both._replace(squares=both.squares * nothing, placed=both.placed & own),
+            "covered": both._replace(squares=both.squares * own[:, None, None], placed=both.placed & False),
+            "pasted": both._replace(squares=both.squares * nothing, placed=both.placed & both.tumor),
+            "sham": both._replace(squares=both.squares * nothing, placed=both.placed & ~both.tumor),
             "whole": self.draw_plan(labels, rows, chances, generator),
         }
         return {name: before_and_after(images, self.apply(images, plan)) for name, plan in plans.items()}
