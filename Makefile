@@ -7,8 +7,8 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 
-repro: .venv/complete          ## run what is out of date in the study of params.yaml
-	dvc repro
+repro: .venv/complete          ## run what is out of date in the study of params.yaml, WORKERS arms at a time
+	python -m stages $(WORKERS)
 
 setup: .venv/complete          ## make .venv, nothing else
 

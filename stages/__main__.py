@@ -1,0 +1,89 @@
+"""The study of params.yaml, several arms at a time: `python -m stages [workers]`.
+
+The same as `dvc repro`, which runs one stage after the other. Here what all arms share is run first; then each
+pretraining with the arms that start from it is a chain of its own, and `workers` chains run side by side; `dvc repro`
+ends it. Chains share no stage, so `--single-item` cannot run one twice.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from itertools import product
+
+from kidney_ssl import params
+from kidney_ssl.errors import InputError
+from kidney_ssl.params import Params
+from stages import run
+
+DVC = ("dvc", "--wait-for-lock", "repro")
+
+
+def main(workers: str = "") -> None:
+    """Run what is out of date; `workers` chains at a time, by default one for each core, on a GPU one."""
+    settings = params.load()
+    if workers and not (workers.isdecimal() and int(workers) > 0):
+        raise InputError(f"workers: '{workers}' is no number of chains to run at a time: give 1 or more")
+    count = int(workers) if workers else _cores(settings)
+    if count > 1 and subprocess.run(["dvc", "status", "--quiet"], check=False).returncode:
+        _call([*DVC, "normalize", *(f"initialize@{name}" for name in settings.initialize.model_dump(exclude_none=True))])
+        _side_by_side(chains(settings), count)
+    _call([*DVC])
+
+
+def chains(settings: Params) -> list[list[str]]:
+    """Stages of each start of an arm, in the order they must run; the long chains, with a pretraining, first."""
+    found: dict[str, list[str]] = {f"pretrain/{name}": [f"pretrain@{name}"] for name in settings.pretrain.methods}
+    for arm, block in settings.arms.items():
+        stages = [f"arm@{arm}"]
+        for percent, seed in product(settings.percents, settings.seeds):
+            stages += [f"{stage}@{arm}-{percent}-{seed}" for stage in ("finetune", "evaluate")]
+        if block.weights.startswith("pretrain/"):
+            found[block.weights] += stages
+        else:
+            found[arm] = stages
+    return list(found.values())
+
+
+def _side_by_side(work: list[list[str]], workers: int) -> None:
+    """Run chains, `workers` at a time; each chain's output is shown when it ends, the first failure stops the rest."""
+    from tqdm import tqdm  # noqa: PLC0415
+
+    with (
+        ThreadPoolExecutor(workers) as pool,
+        tqdm(total=len(work), desc="arms", unit="chain", disable=None) as bar,
+    ):
+        running = {
+            pool.submit(
+                subprocess.run,
+                [*DVC, "--single-item", *chain],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                check=False,
+            ): chain
+            for chain in work
+        }
+        for done in as_completed(running):
+            bar.write(done.result().stdout, end="")
+            bar.update()
+            if done.result().returncode:
+                pool.shutdown(cancel_futures=True)
+                raise InputError(f"one of {', '.join(running[done])} failed, see above; `dvc repro` goes on from there")
+
+
+def _call(command: list[str]) -> None:
+    if subprocess.run(command, check=False).returncode:
+        raise InputError("dvc repro failed, see above")
+
+
+def _cores(settings: Params) -> int:
+    """Chains that fit: one on a GPU, whose memory they would share, else cores over torch's threads."""
+    if settings.compute.device != "cpu" and shutil.which("nvidia-smi"):
+        return 1
+    return max(1, len(os.sched_getaffinity(0)) // settings.compute.threads)
+
+
+if __name__ == "__main__":
+    run(main)
