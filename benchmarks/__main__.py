@@ -9,7 +9,7 @@ from typing import Any
 
 from kidney_ssl.jsonfile import write_json
 
-GROUPS = ("volumes", "preparation", "genesis", "views")
+GROUPS = ("volumes", "preparation", "genesis", "views", "epochs")
 README = Path("README.md")
 MARKS = "<!-- benchmarks -->", "<!-- /benchmarks -->"
 

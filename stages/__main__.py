@@ -27,7 +27,9 @@ def main(workers: str = "") -> None:
         raise InputError(f"workers: '{workers}' is no number of chains to run at a time: give 1 or more")
     count = int(workers) if workers else _cores(settings)
     if count > 1 and subprocess.run(["dvc", "status", "--quiet"], check=False).returncode:
-        _call([*DVC, "normalize", *(f"initialize@{name}" for name in settings.initialize.model_dump(exclude_none=True))])
+        _call(
+            [*DVC, "normalize", *(f"initialize@{name}" for name in settings.initialize.model_dump(exclude_none=True))]
+        )
         _side_by_side(chains(settings), count)
     _call([*DVC])
 

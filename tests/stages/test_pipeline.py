@@ -30,15 +30,18 @@ CHANGES = {
 
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory):
-    """The smoke study, run once from nothing."""
+    """The smoke study, run once from nothing, two arms at a time."""
     project = repository(tmp_path_factory.mktemp("smoke") / "project")
-    project.succeed("dvc", "repro")
+    project.succeed("python", "-m", "stages", "2")
     return project
 
 
 @pytest.fixture(scope="module")
 def forced(smoke, tmp_path_factory):
-    """The same study forced in another folder, its volumes made anew, with the first run's lock at hand."""
+    """The same study forced in another folder, one stage after the other, its volumes made anew.
+
+    It has the first run's lock at hand, which decides the order of the stages in there and nothing else.
+    """
     project = repository(tmp_path_factory.mktemp("forced") / "somewhere" / "else")
     shutil.copyfile(smoke.folder / "dvc.lock", project.folder / "dvc.lock")
     project.succeed("dvc", "repro", "--force")

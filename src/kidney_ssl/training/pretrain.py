@@ -63,7 +63,7 @@ class Result:
     seconds: float
 
 
-class _Task(nn.Module):
+class PretextTask(nn.Module):
     """The loop's task: the method sees images and a generator, no labels."""
 
     def __init__(self, method: Pretext) -> None:
@@ -147,7 +147,7 @@ def pretrain(
     dealt = deal(len(slices), batch_size, seeded(seed, "order", 0))
     updates = len(dealt)
     epochs = max(epochs, -(-min_updates // updates))
-    task = _Task(method)
+    task = PretextTask(method)
     optimizer = torch.optim.Adam(task.parameters(), lr=learning_rate, weight_decay=weight_decay, fused=True)
     scheduler = None
     if plateau is not None:

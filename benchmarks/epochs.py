@@ -1,0 +1,106 @@
+"""Whole epochs, against the bare step of the same network on tensors in memory, one thread.
+
+An epoch is the loop as a study runs it: slices out of a memory map, views or holes made for the batch, loss, optimizer.
+The bare step has the network's own inputs, recorded once, and does forward, backward and optimizer alone.
+"""
+
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from benchmarks.timing import ratio, row, side_by_side, spread
+from kidney_ssl import pretext
+from kidney_ssl.models.resnet import classifier
+from kidney_ssl.pretext.base import Setting
+from kidney_ssl.training.batches import Slices
+from kidney_ssl.training.checkpoint import Checkpoint
+from kidney_ssl.training.device import make_fabric
+from kidney_ssl.training.finetune import Classification
+from kidney_ssl.training.loop import train
+from kidney_ssl.training.pretrain import PretextTask
+
+SIZE, BATCH, STEPS, ROUNDS = 64, 16, 3, 7
+REGIONS = {"left": (0.4, 0.7, 0.1, 0.4), "right": (0.4, 0.7, 0.6, 0.9)}
+BARS = {"fine-tuning": 0.95, "rotation": 0.95}  # the others move more data: 0.85
+
+
+class _Nothing:
+    """Nothing happens after an epoch."""
+
+    def __call__(self, epoch: int) -> dict[str, float]:
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        pass
+
+
+def run() -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Measure; rows of the table, and what stands behind them."""
+    rows, details = [], {}
+    fabric = make_fabric("cpu", "32", threads=1)
+    drawn = np.random.default_rng(0).random((STEPS * BATCH, SIZE, SIZE))
+    with tempfile.TemporaryDirectory() as folder:
+        np.save(Path(folder) / "images.npy", drawn.astype(np.float16))
+        images = np.load(Path(folder) / "images.npy", mmap_mode="r")
+        slices = Slices(images, np.arange(len(images)) % 2, device=fabric.device, resident="never")
+        for name in ("fine-tuning", *pretext.METHODS):
+            task, network = make_task(name)
+            optimizer = partial(torch.optim.Adam, list(task.parameters()), lr=1e-4, fused=True)
+            inputs = recorded_inputs(task, network, slices)
+            epoch = partial(
+                train,
+                fabric,
+                task,
+                slices,
+                optimizer(),
+                epochs=1,
+                batch_size=BATCH,
+                seed=0,
+                label=name,
+                after_epoch=_Nothing(),
+                checkpoint=Checkpoint(Path(folder) / "never.pt", 1e9),
+            )
+            seconds = side_by_side(
+                {"epoch": epoch, "bare": partial(bare_steps, network, optimizer(), inputs)}, rounds=ROUNDS, label=name
+            )
+            what = f"{name} epoch, {STEPS} batches of {BATCH} slices of {SIZE} px"
+            rows.append(row(what, "the bare network step", ratio(seconds, "epoch", "bare"), BARS.get(name, 0.85)))
+            details[f"{name} epoch, seconds"] = spread(seconds)
+    return rows, details
+
+
+def make_task(name: str) -> tuple[nn.Module, nn.Module]:
+    """What the loop trains, and the network in it."""
+    if name == "fine-tuning":
+        model = classifier("resnet18", 0)
+        return Classification(model), model
+    method = pretext.load(name)
+    built = method(Setting("resnet18", SIZE, REGIONS, 0), method.Parameters())
+    return PretextTask(built), getattr(built, "unet", built.encoder)
+
+
+def recorded_inputs(task: Any, network: nn.Module, slices: Slices) -> list[Tensor]:
+    """What the network is given in one step; several tensors if it is called several times."""
+    inputs: list[Tensor] = []
+    hook = network.register_forward_pre_hook(lambda _, given: inputs.append(given[0].detach().clone()))
+    task.train()
+    task.step(slices.batch(torch.arange(BATCH)), torch.Generator().manual_seed(0))
+    hook.remove()
+    return inputs
+
+
+def bare_steps(network: nn.Module, optimizer: torch.optim.Optimizer, inputs: list[Tensor]) -> None:
+    """As many steps as an epoch has."""
+    network.train()
+    for _ in range(STEPS):
+        optimizer.zero_grad(set_to_none=True)
+        sum(network(one).float().square().mean() for one in inputs).backward()
+        optimizer.step()
