@@ -8,7 +8,6 @@ ends it. Chains share no stage, so `--single-item` cannot run one twice.
 import os
 import shutil
 import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from itertools import product
 

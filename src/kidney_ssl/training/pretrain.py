@@ -71,6 +71,7 @@ class PretextTask(nn.Module):
         self.method = method
 
     def step(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        """The method's own loss and figures."""
         return self.method.step(batch.images, generator)
 
 
