@@ -30,6 +30,9 @@ def main(workers: str = "") -> None:
             [*DVC, "normalize", *(f"initialize@{name}" for name in settings.initialize.model_dump(exclude_none=True))]
         )
         _side_by_side(chains(settings), count)
+        # These look at the baseline's predictions, which are an arm's own.
+        explained = [f"explain@{arm}" for arm in settings.arms]
+        _side_by_side([group for start in range(count) if (group := explained[start::count])], count)
     _call([*DVC])
 
 

@@ -5,23 +5,27 @@ import shutil
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from kidney_ssl import params
+from kidney_ssl.evaluation.maps import correlations
 from kidney_ssl.jsonfile import write_json
 from kidney_ssl.report.tables import Run, long_curves, long_metrics, markdown, pretext_markdown, summarise
 from stages import run
 
 
 def main() -> None:
-    """Write metrics/summary.json, plots/*.csv and report/summary.md."""
+    """Write metrics/summary.json, metrics/explain_correlation.json, plots/*.csv and report/summary.md."""
     settings = params.load()
     # From the parameters, never from the files that lie there: a removed arm must not live on.
     runs = [Run(*one) for one in product(settings.arms, settings.percents, settings.seeds)]
-    _prune(runs, list(settings.pretrain.methods))
+    _prune(runs, list(settings.pretrain.methods), list(settings.arms))
     results = {one: json.loads(Path(f"metrics/evaluate/{one.name}.json").read_text()) for one in runs}
     summary = summarise(results, published=settings.report.published)
     write_json(Path("metrics/summary.json"), summary)
+    maps = {arm: np.load(f"report/explain/{arm}/maps.npy") for arm in settings.arms}
+    write_json(Path("metrics/explain_correlation.json"), correlations(maps))
     for name, table in {
         "curves": long_curves({one: pd.read_csv(f"models/finetune/{one.name}/curves.csv") for one in runs}),
         "metrics": long_metrics(summary),
@@ -39,18 +43,20 @@ def main() -> None:
     print(text)
 
 
-def _prune(runs: list[Run], pretrainings: list[str]) -> None:
+def _prune(runs: list[Run], pretrainings: list[str], arms: list[str]) -> None:
     """Delete what removed arms, pretrainings and seeds left behind: this stage depends on the folders as a whole."""
     names = {one.name for one in runs}
     for path in Path("metrics/evaluate").glob("*.json"):
         if path.stem not in names:
             path.unlink()
-    for path in Path("metrics/pretrain").iterdir():
-        if path.name != ".gitkeep" and path.stem not in pretrainings:
-            path.unlink()
-    for path in Path("models/finetune").iterdir():
-        if path.name not in names:
-            shutil.rmtree(path)
+    for folder, kept in (("metrics/pretrain", pretrainings), ("metrics/explain", arms)):
+        for path in Path(folder).iterdir():
+            if path.name != ".gitkeep" and path.stem not in kept:
+                path.unlink()
+    for folder, left in (("models/finetune", names), ("report/explain", set(arms))):
+        for path in Path(folder).iterdir():
+            if path.name not in left:
+                shutil.rmtree(path)
 
 
 if __name__ == "__main__":

@@ -130,7 +130,8 @@ def downstream(params: dict[str, Any], names: set[str]) -> set[str]:
     arms = [arm for arm, block in params["arms"].items() if block["weights"] in {f"pretrain/{name}" for name in names}]
     assert arms, f"no arm of {', '.join(names)}"
     runs = {f"{arm}-{percent}-{seed}" for arm in arms for percent in params["percents"] for seed in params["seeds"]}
-    found = {f"pretrain@{name}" for name in names} | {f"arm@{arm}" for arm in arms} | {"report"}
+    found = {f"{stage}@{arm}" for stage in ("arm", "explain") for arm in arms}
+    found |= {f"pretrain@{name}" for name in names} | {"report"}
     return found | {f"{stage}@{run}" for stage in ("finetune", "evaluate") for run in runs}
 
 

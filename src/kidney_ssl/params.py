@@ -217,6 +217,18 @@ class Finetune(Section):
     batch_norm_momentum: Annotated[float, Field(gt=0, le=1)]
 
 
+class Explain(Section):
+    """Which slices and which maps are shown and measured."""
+
+    baseline: Name
+    percent: Literal[100]
+    seed: Seed
+    layer: str
+    same: Count
+    errors: Annotated[int, Field(ge=0)]
+    slices: Count
+
+
 class Report(Section):
     """What stands beside this run's figures."""
 
@@ -250,6 +262,7 @@ class Params(Section):
     percents: Annotated[list[Literal[100]], Field(min_length=1)]
     seeds: Annotated[list[Seed], Field(min_length=1)]
     finetune: Finetune
+    explain: Explain
     report: Report
     compute: Compute
 
@@ -265,6 +278,12 @@ class Params(Section):
         for name, arm in self.arms.items():
             if arm.weights not in known:
                 raise ValueError(f"arms.{name}.weights: unknown '{arm.weights}', known: {', '.join(known)}")
+        if self.explain.baseline not in self.arms:
+            raise ValueError(f"explain.baseline: unknown '{self.explain.baseline}', known: {', '.join(self.arms)}")
+        if self.explain.percent not in self.percents:
+            raise ValueError(f"explain.percent: {self.explain.percent} is none of percents, {self.percents}")
+        if self.explain.seed not in self.seeds:
+            raise ValueError(f"explain.seed: {self.explain.seed} is none of seeds, {self.seeds}")
         rates = self.finetune.learning_rates
         for key, values in (("percents", self.percents), ("seeds", self.seeds), ("finetune.learning_rates", rates)):
             if len(set(values)) < len(values):

@@ -12,12 +12,13 @@ from project_copy import repository
 
 from kidney_ssl.report.tables import FIGURES
 
-TRAINED = {"finetune", "evaluate", "report"}
+TRAINED = {"finetune", "evaluate", "explain", "report"}
 FROM_IMAGES = {"pretrain", "arm"} | TRAINED
 FROM_SLICES = {"slice", "normalize"} | FROM_IMAGES
 CHANGES = {
     "machine": ({"compute.workers": 1, "compute.device": "cpu", "compute.resident": "never"}, set()),
     "report": ({"report.published": True}, {"report"}),
+    "explain.layer": ({"explain.layer": "layer2"}, {"explain", "report"}),
     "finetune.epochs": ({"finetune.epochs": 3}, TRAINED),
     "normalize.range": ({"normalize.range": "image"}, {"normalize"} | FROM_IMAGES),
     "pretrain.methods": ({"pretrain.methods.rotation-0.epochs": 2}, FROM_IMAGES),
@@ -98,7 +99,9 @@ def test_what_a_study_writes_is_in_git_or_ignored(smoke):
     changed = [line.split() for line in smoke.succeed("git", "status", "--porcelain").splitlines()]
     new = {name for mark, name in changed if mark == "??"}
     # Figures of arms and pretrainings that the committed study does not have; the lock was taken away before the run.
-    assert {name for name in new if not name.startswith(("metrics/evaluate/", "metrics/pretrain/"))} <= {"dvc.lock"}
+    assert {
+        name for name in new if not name.startswith(("metrics/evaluate/", "metrics/pretrain/", "metrics/explain/"))
+    } <= {"dvc.lock"}
     assert {name.split("/")[0] for mark, name in changed if mark == "M"} <= {"metrics", "plots", "report", "dvc.lock"}
 
 
@@ -165,7 +168,9 @@ def test_a_new_arm_reruns_nothing_old(smoke):
     percent, seed = smoke.params["percents"][0], smoke.params["seeds"][0]
     found = would_run(smoke, {"arms.newcomer": {"weights": "initial/random"}})
     name = f"newcomer-{percent}-{seed}"
-    assert sorted(found) == sorted(["arm@newcomer", f"finetune@{name}", f"evaluate@{name}", "report"])
+    assert sorted(found) == sorted(
+        ["arm@newcomer", f"finetune@{name}", f"evaluate@{name}", "explain@newcomer", "report"]
+    )
 
 
 def test_what_a_removed_arm_left_behind_is_cleared_away_and_not_reported(smoke):

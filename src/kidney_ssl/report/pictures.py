@@ -1,13 +1,17 @@
-"""Grids of grey images with a title over each column, as PNG."""
+"""Pictures of slices: grids with a title over each column as PNG, cards of an activation map as WebP."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from scipy.ndimage import binary_erosion
 
 SIDE = 160  # pixels of an image in the picture, at least
 GAP, TITLE = 6, 18
+CARD = (128, 256)  # least and greatest side of an image on a card, in pixels
+OUTLINE = (255, 64, 64)
+STRENGTH = 0.55  # opacity of the map where it is largest
 
 
 def write_picture(path: Path, images: np.ndarray, columns: Sequence[str]) -> None:
@@ -23,7 +27,7 @@ def write_picture(path: Path, images: np.ndarray, columns: Sequence[str]) -> Non
     tall, wide = height * zoom + GAP, width * zoom + GAP
     canvas = Image.new("L", (across * wide + GAP, rows * tall + TITLE + GAP), 255)
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(13)
-    grey = (np.clip(images, 0, 1) * 255).round().astype(np.uint8)
+    grey = _bytes(images)
     for column, title in enumerate(columns):
         draw.text((GAP + column * wide, 1), title, fill=0, font=font)
         for row in range(rows):
@@ -31,3 +35,34 @@ def write_picture(path: Path, images: np.ndarray, columns: Sequence[str]) -> Non
             canvas.paste(tile, (GAP + column * wide, TITLE + row * tall))
     path.parent.mkdir(parents=True, exist_ok=True)
     canvas.save(path)
+
+
+def write_card(path: Path, image: np.ndarray, tumor: np.ndarray, activation: np.ndarray) -> None:
+    """Write a slice with its tumour outlined, beside the same with an activation map over it, as WebP.
+
+    Args:
+        path: the file; the same arrays give the same bytes.
+        image: (S, S) in [0, 1].
+        tumor: (S, S) bool.
+        activation: (S, S) not negative; shown relative to its largest value, and not at all where it is zero.
+    """
+    side = min(max(len(image), CARD[0]), CARD[1])
+    grey = np.asarray(Image.fromarray(_bytes(image)).resize((side, side), Image.Resampling.BICUBIC))
+    marked = np.asarray(Image.fromarray(_bytes(tumor)).resize((side, side), Image.Resampling.BICUBIC)) > 127
+    peak = float(activation.max())
+    relative = _bytes(activation / peak if peak > 0 else activation)
+    heat = np.asarray(Image.fromarray(relative).resize((side, side), Image.Resampling.BICUBIC)) / 255.0
+    plain = np.repeat(grey[..., None], 3, 2)
+    # Black, red, yellow, white: the ramp that film of nuclear medicine is shown in.
+    ramp = np.clip(np.stack([3 * heat, 3 * heat - 1, 3 * heat - 2], -1), 0, 1) * 255
+    covered = plain * (1 - STRENGTH * heat[..., None]) + ramp * STRENGTH * heat[..., None]
+    edge = marked & ~binary_erosion(marked)
+    canvas = np.concatenate([plain, np.full((side, GAP, 3), 255), covered], 1).round().astype(np.uint8)
+    for left in (0, side + GAP):
+        canvas[:, left : left + side][edge] = OUTLINE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(canvas).save(path, quality=85, method=4)
+
+
+def _bytes(values: np.ndarray) -> np.ndarray:
+    return (np.clip(values.astype(np.float32), 0, 1) * 255).round().astype(np.uint8)

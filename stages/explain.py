@@ -1,0 +1,95 @@
+"""Show where an arm's classifier sees a tumour."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from kidney_ssl import params
+from kidney_ssl.data.arrays import load_array, load_rows
+from kidney_ssl.errors import InputError
+from kidney_ssl.evaluation.gallery import outcomes, same_slices, worst_errors
+from kidney_ssl.evaluation.gradcam import grad_cam, to_frame
+from kidney_ssl.evaluation.maps import correlation, shares
+from kidney_ssl.jsonfile import write_json
+from kidney_ssl.models.resnet import classifier, reestimate_batch_norm
+from kidney_ssl.models.weights import load_classifier
+from kidney_ssl.params import Explain
+from kidney_ssl.report.pictures import write_card
+from kidney_ssl.training.device import make_fabric
+from stages import run
+
+BATCH = 32
+
+
+def main(arm: str) -> None:
+    """Write report/explain/<arm> (cards, maps) and metrics/explain/<arm>.json."""
+    settings = params.load()
+    if arm not in settings.arms:
+        raise InputError(f"arms: no arm '{arm}' in params.yaml, known: {', '.join(settings.arms)}")
+    wanted, compute = settings.explain, settings.compute
+    device = make_fabric(compute.device, "32", compute.threads).device
+    images = load_array(Path("data/normalized/test_images.npy"))
+    masks = load_array(Path("data/slices/test_masks.npy"))
+    own, baseline = (_predictions(name, wanted) for name in (arm, wanted.baseline))
+    model = classifier(settings.network, 0).to(device)
+    load_classifier(model, Path(f"models/finetune/{arm}-{wanted.percent}-{wanted.seed}/model.safetensors"))
+
+    def maps_of(model: torch.nn.Module, rows: np.ndarray) -> torch.Tensor:
+        batches = np.array_split(rows, max(1, -(-len(rows) // BATCH)))
+        return torch.cat([grad_cam(model, _batch(images, part, device), wanted.layer).cpu() for part in batches])
+
+    # The same slices of every arm are measured, spread evenly.
+    measured = np.unique(np.linspace(0, len(own) - 1, min(wanted.slices, len(own))).round().astype(np.int64))
+    random = classifier(settings.network, wanted.seed).to(device)
+    reestimate_batch_norm(random, (_batch(images, part, device) for part in np.array_split(measured, 4) if len(part)))
+    found = {"": maps_of(model, measured), "randomised_": maps_of(random, measured)}
+    chosen = {"same": same_slices(baseline, wanted.same), "error": worst_errors(own, wanted.errors)}
+    folder = Path(f"report/explain/{arm}")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    np.save(folder / "maps.npy", found[""].numpy().astype(np.float16))
+    size = images.shape[-1]
+    cards = []
+    for kind, rows in chosen.items():
+        for row, activation in zip(rows, to_frame(maps_of(model, rows), size) if len(rows) else (), strict=True):
+            file = f"{kind}_{own['case'][row]}_{own['slice'][row]:04d}.webp"
+            write_card(folder / file, images[row].astype(np.float32), masks[row] == 2, activation.numpy())
+            cards.append({"kind": kind, "file": file, "row": row})
+    _write_cards(folder / "cards.csv", pd.DataFrame(cards, columns=["kind", "file", "row"]), own, baseline)
+    hu = load_array(Path("data/slices/test_images.npy"))[measured]
+    figures: dict[str, object] = {
+        "layer": wanted.layer,
+        "map_height": found[""].shape[1],
+        "map_width": found[""].shape[2],
+        "correlation_randomised": correlation(found[""].numpy(), found["randomised_"].numpy()),
+    }
+    for prefix, maps in found.items():
+        of_maps = shares(to_frame(maps, size).numpy(), masks[measured], hu)
+        figures |= {f"{prefix}{name}": value for name, value in of_maps.items()}
+    write_json(Path(f"metrics/explain/{arm}.json"), figures)
+    print(f"{arm}: {figures['share_tumor']} of the activation inside tumours, which take {figures['area_tumor']}")
+
+
+def _batch(images: np.ndarray, rows: np.ndarray, device: torch.device) -> torch.Tensor:
+    return torch.from_numpy(images[rows]).to(device).float().unsqueeze(1)
+
+
+def _predictions(arm: str, wanted: Explain) -> pd.DataFrame:
+    """An arm's predictions on the test part, whose rows are those of the test arrays."""
+    table = load_rows(f"models/finetune/{arm}-{wanted.percent}-{wanted.seed}/predictions.csv")
+    return table[table["part"] == "test"].reset_index(drop=True)
+
+
+def _write_cards(path: Path, cards: pd.DataFrame, own: pd.DataFrame, baseline: pd.DataFrame) -> None:
+    rows = cards.pop("row").to_numpy(dtype=np.int64)
+    shown = own.iloc[rows].reset_index(drop=True)
+    cards = pd.concat([cards, shown[["case", "slice", "class", "label", "probability"]]], axis=1)
+    cards = cards.assign(outcome=outcomes(own)[rows], baseline_outcome=outcomes(baseline)[rows])
+    cards.to_csv(path, index=False, lineterminator="\n")
+
+
+if __name__ == "__main__":
+    run(main)
