@@ -1,5 +1,6 @@
-"""Show where an arm's classifier sees a tumour."""
+"""Show what an arm's classifier was trained on, and where it sees a tumour."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -16,12 +17,15 @@ from kidney_ssl.evaluation.maps import correlation, shares
 from kidney_ssl.jsonfile import write_json
 from kidney_ssl.models.resnet import classifier, reestimate_batch_norm
 from kidney_ssl.models.weights import load_classifier
-from kidney_ssl.params import Explain
-from kidney_ssl.report.pictures import write_card
+from kidney_ssl.params import Explain, Params
+from kidney_ssl.report.pictures import write_card, write_picture
+from kidney_ssl.training.augmented import augmenting, epoch_figures, operation_pictures
+from kidney_ssl.training.batches import read_part
 from kidney_ssl.training.device import make_fabric
 from stages import run
 
 BATCH = 32
+PICTURED = 6  # training slices in the pictures of an augmentation
 
 
 def main(arm: str) -> None:
@@ -61,6 +65,7 @@ def main(arm: str) -> None:
     _write_cards(folder / "cards.csv", pd.DataFrame(cards, columns=["kind", "file", "row"]), own, baseline)
     hu = load_array(Path("data/slices/test_images.npy"))[measured]
     figures: dict[str, object] = {
+        "augmentation": _augmentation(arm, settings, folder, device),
         "layer": wanted.layer,
         "map_height": found[""].shape[1],
         "map_width": found[""].shape[2],
@@ -71,6 +76,22 @@ def main(arm: str) -> None:
         figures |= {f"{prefix}{name}": value for name, value in of_maps.items()}
     write_json(Path(f"metrics/explain/{arm}.json"), figures)
     print(f"{arm}: {figures['share_tumor']} of the activation inside tumours, which take {figures['area_tumor']}")
+
+
+def _augmentation(arm: str, settings: Params, folder: Path, device: torch.device) -> dict[str, float] | None:
+    """Show each operation of the arm's augmentation, and measure an epoch of it; None without one."""
+    found = augmenting(
+        json.loads(Path(f"models/arm/{arm}.json").read_text(encoding="utf-8")),
+        read_part("data/normalized/train_images.npy", "data/slices/train.csv"),
+        Path("data/slices/train_masks.npy"),
+        json.loads(Path("data/normalized/regions.json").read_text(encoding="utf-8")),
+        device=device,
+    )
+    if found is None:
+        return None
+    for title, picture in operation_pictures(found, seed=settings.explain.seed, count=PICTURED).items():
+        write_picture(folder / "augmentation" / f"{title}.png", picture.images.cpu().numpy(), picture.columns)
+    return epoch_figures(found, seed=settings.explain.seed, batch_size=settings.finetune.batch_size)
 
 
 def _batch(images: np.ndarray, rows: np.ndarray, device: torch.device) -> torch.Tensor:

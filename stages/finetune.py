@@ -1,10 +1,12 @@
 """Fine-tune an arm's classifier."""
 
+import json
 from pathlib import Path
 
 from kidney_ssl import params
 from kidney_ssl.errors import InputError
 from kidney_ssl.jsonfile import write_json
+from kidney_ssl.training.augmented import augmenting
 from kidney_ssl.training.batches import read_part
 from kidney_ssl.training.device import make_fabric
 from kidney_ssl.training.finetune import PARTS, finetune
@@ -17,16 +19,25 @@ def main(arm: str, percent: str, seed: str) -> None:
     if arm not in settings.arms:
         raise InputError(f"arms: no arm '{arm}' in params.yaml, known: {', '.join(settings.arms)}")
     name, compute = f"{arm}-{percent}-{seed}", settings.compute
+    parts = {part: read_part(f"data/normalized/{part}_images.npy", f"data/slices/{part}.csv") for part in PARTS}
+    fabric = make_fabric(compute.device, compute.precision, compute.threads)
     result = finetune(
-        {part: read_part(f"data/normalized/{part}_images.npy", f"data/slices/{part}.csv") for part in PARTS},
+        parts,
         Path(f"models/arm/{arm}.safetensors"),
         Path(f"models/finetune/{name}"),
-        fabric=make_fabric(compute.device, compute.precision, compute.threads),
+        fabric=fabric,
         network=settings.network,
         seed=int(seed),
         label=f"finetune-{name}",
         checkpoints=Path("checkpoints"),
         resident=compute.resident,
+        augment=augmenting(
+            json.loads(Path(f"models/arm/{arm}.json").read_text(encoding="utf-8")),
+            parts["train"],
+            Path("data/slices/train_masks.npy"),
+            json.loads(Path("data/normalized/regions.json").read_text(encoding="utf-8")),
+            device=fabric.device,
+        ),
         **settings.finetune.model_dump(),
     )
     write_json(Path(f"logs/finetune/{name}.json"), {"seconds": result.seconds, "images": result.images})

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from kidney_ssl.augmentation import AUGMENTATIONS
 from kidney_ssl.errors import InputError
 from kidney_ssl.pretext import METHODS
 
@@ -201,9 +202,18 @@ class Pretrain(Section):
 
 
 class Arm(Section):
-    """What an arm starts from."""
+    """What an arm starts from, and how its training slices are augmented."""
 
     weights: Annotated[str, Field(pattern=r"^(initial/[a-z0-9_]+|pretrain/[a-z0-9_]+-\d+)$")]
+    augmentation: Name
+    options: dict[str, Any] = {}
+
+    @field_validator("augmentation")
+    @classmethod
+    def _known(cls, augmentation: str) -> str:
+        if augmentation not in AUGMENTATIONS:
+            raise ValueError(f"unknown augmentation '{augmentation}', known: {', '.join(AUGMENTATIONS)}")
+        return augmentation
 
 
 class Finetune(Section):

@@ -19,8 +19,7 @@ from kidney_ssl.augmentation.base import Augmentation, Augmented, TrainingSet, b
 from kidney_ssl.augmentation.donors import TUMOR, find_donors
 from kidney_ssl.augmentation.places import below, box_corners, boxes_at, draw_corner, free_corners, pixels_of
 from kidney_ssl.errors import InputError
-from kidney_ssl.pretext.base import Options, Picture
-from kidney_ssl.pretext.restoration import pixels
+from kidney_ssl.pretext.base import Options, Picture, pixels
 
 Rate = Annotated[float, Field(ge=0, le=1)]
 

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from kidney_ssl.augmentation.base import Augmentation, Augmented, TrainingSet, before_and_after
 from kidney_ssl.augmentation.places import below, boxes_at, pixels_of
-from kidney_ssl.pretext.base import Options, Picture
-from kidney_ssl.pretext.restoration import pixels
+from kidney_ssl.pretext.base import Options, Picture, pixels
 
 
 class UnsupervisedOptions(Options):

@@ -13,6 +13,7 @@ from kidney_ssl.errors import InputError
 
 # Fractions of the frame's side, half-open: [top, bottom, left, right].
 Rectangle = tuple[float, float, float, float]
+Box = tuple[int, int, int, int]  # the same in pixels
 
 
 class Options(BaseModel):
@@ -113,3 +114,15 @@ def read_options(method: type[Pretext], options: Mapping[str, Any], key: str) ->
     except ValidationError as error:
         found = [f"{'.'.join([key, *map(str, item['loc'])])}: {item['msg']}" for item in error.errors()]
         raise InputError(f"params.yaml: {'; '.join(found)}") from None
+
+
+def pixels(rectangle: Rectangle, size: int, name: str) -> Box:
+    """Turn a region into pixels.
+
+    Raises:
+        InputError: it holds no pixel at this size.
+    """
+    top, bottom, left, right = (round(edge * size) for edge in rectangle)
+    if top >= bottom or left >= right:
+        raise InputError(f"region '{name}' {list(rectangle)} holds no pixel of {size} x {size}: make it larger")
+    return top, bottom, left, right

@@ -5,16 +5,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from kidney_ssl.pretext.base import Setting
+from kidney_ssl.pretext.base import Box, Setting, pixels
 from kidney_ssl.pretext.restoration import (
     HOLE,
-    Box,
     Fill,
     Perturbed,
     Restoration,
     RestorationOptions,
     fill,
-    pixels,
     square,
 )
 

@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from kidney_ssl.errors import InputError
-from kidney_ssl.pretext.base import Setting
-from kidney_ssl.pretext.restoration import Box, Perturbed, Restoration, RestorationOptions, pixels
+from kidney_ssl.pretext.base import Box, Setting, pixels
+from kidney_ssl.pretext.restoration import Perturbed, Restoration, RestorationOptions
 
 
 class InpaintSwitchOptions(RestorationOptions):

@@ -7,12 +7,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from kidney_ssl.errors import InputError
 from kidney_ssl.models.unet import unet
-from kidney_ssl.pretext.base import Options, Picture, Pretext, Rectangle, Setting
+from kidney_ssl.pretext.base import Options, Picture, Pretext, Setting
 
 Fill = Literal["zero", "mean", "noise"]
-Box = tuple[int, int, int, int]  # pixels, half-open: top, bottom, left, right
 
 HOLE = 0.2  # side of the removed square over the image's side (thesis, 3.4.2)
 TINY = 1e-6  # keeps quotients finite
@@ -261,18 +259,6 @@ def enlarge(images: Tensor, where: Tensor) -> Tensor:
     batch = torch.arange(len(images), device=device)[:, None, None, None]
     channel = torch.arange(images.shape[1], device=device)[None, :, None, None]
     return images[batch, channel, rows[:, None, :, None], columns[:, None, None, :]]
-
-
-def pixels(rectangle: Rectangle, size: int, name: str) -> Box:
-    """Turn a region into pixels.
-
-    Raises:
-        InputError: it holds no pixel at this size.
-    """
-    top, bottom, left, right = (round(edge * size) for edge in rectangle)
-    if top >= bottom or left >= right:
-        raise InputError(f"region '{name}' {list(rectangle)} holds no pixel of {size} x {size}: make it larger")
-    return top, bottom, left, right
 
 
 def square(top: Tensor, left: Tensor, side: int, size: int) -> Tensor:

@@ -20,6 +20,7 @@ from kidney_ssl.data.selection import assert_no_shared_case
 from kidney_ssl.errors import InputError
 from kidney_ssl.models.resnet import classifier
 from kidney_ssl.models.weights import load_encoder, save_weights
+from kidney_ssl.training.augmented import Augmenting
 from kidney_ssl.training.batches import Batch, Part, Slices, batches_per_epoch
 from kidney_ssl.training.best_epoch import EVALUATED, BestEpoch
 from kidney_ssl.training.checkpoint import SECONDS, Checkpoint, exclusive, fingerprint, remove_checkpoints
@@ -33,16 +34,20 @@ PARTS = ("train", *EVALUATED)
 
 
 class Classification(nn.Module):
-    """The loop's task: binary cross-entropy on the logit."""
+    """The loop's task: binary cross-entropy on the logit, of slices that an augmentation may have changed."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, augment: Augmenting | None = None) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.augment = model, augment
 
     def step(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        """Mean over the batch of -y log p - (1 - y) log(1 - p), p = sigmoid(logit); nothing is drawn."""
-        logits = self.model(batch.images)[:, 0].float()
-        return binary_cross_entropy_with_logits(logits, batch.labels), {}
+        """Mean over the batch of -y log p - (1 - y) log(1 - p), p = sigmoid(logit); only an augmentation draws."""
+        images, labels = batch.images, batch.labels
+        if self.augment is not None:
+            with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
+                images, labels, _ = self.augment.method(images, labels, batch.rows, generator)
+        logits = self.model(images)[:, 0].float()
+        return binary_cross_entropy_with_logits(logits, labels), {}
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,7 @@ def finetune(
     checkpoints: Path,
     resident: str = "auto",
     rows: np.ndarray | None = None,
+    augment: Augmenting | None = None,
     checkpoint_seconds: float = SECONDS,
 ) -> Result:
     """Train the whole network from an arm's initial encoder and write what came out.
@@ -106,6 +112,7 @@ def finetune(
         checkpoints: folder of unfinished trainings.
         resident: see `Slices`.
         rows: rows of the training part that take part; all if None.
+        augment: changes each training batch; None for clean slices.
         checkpoint_seconds: see `Checkpoint`.
 
     Raises:
@@ -132,9 +139,11 @@ def finetune(
         "network": network,
         "seed": seed,
         "weight_decay": weight_decay,
+        **(dict(augment.described) if augment else {}),
     }
     arrays = [array for name in PARTS for array in (data[name].rows, data[name].labels.cpu().numpy())]
-    base = fingerprint(settings, [*arrays, *(parts[name].images for name in PARTS)], [start])
+    arrays += [*(parts[name].images for name in PARTS), *([augment.masks] if augment else [])]
+    base = fingerprint(settings, arrays, [start])
     files = [checkpoints / f"{label}-{fingerprint({'base': base, 'rate': rate})}.pt" for rate in learning_rates]
     curves, selections = [], []
     started = time.monotonic()
@@ -143,7 +152,7 @@ def finetune(
         for rate, file in zip(learning_rates, files, strict=True):
             model = classifier(network, seed, batch_norm_momentum=batch_norm_momentum)
             load_encoder(model, start)
-            task = Classification(model)
+            task = Classification(model, augment)
             selection = BestEpoch(model, data, fabric, batch_size, label)
             table = train(
                 fabric,
