@@ -64,7 +64,8 @@ def main(name: str) -> None:
     pictures = Path(f"report/pretrain/{name}")
     shutil.rmtree(pictures, ignore_errors=True)
     for title, picture in result.pictures.items():
-        write_picture(pictures / f"{title}.png", picture.images.float().cpu().numpy(), picture.columns)
+        outlined = None if picture.outlined is None else picture.outlined.cpu().numpy()
+        write_picture(pictures / f"{title}.png", picture.images.float().cpu().numpy(), picture.columns, outlined)
     write_json(Path(f"logs/pretrain/{name}.json"), {"seconds": result.seconds, "images": result.images})
     print(f"{name}: {result.updates} updates, {result.images / result.seconds:.0f} slices a second, {last}")
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kidney_ssl.report.pictures import GAP, SIDE, TITLE, write_picture
+from kidney_ssl.report.pictures import GAP, OUTLINE, SIDE, TITLE, write_card, write_picture
 
 
 def read(path):
@@ -51,3 +51,41 @@ def test_the_same_images_give_the_same_bytes(tmp_path):
     for name in ("a.png", "b.png"):
         write_picture(tmp_path / name, images, ["left", "right"])
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_an_outline_runs_around_its_place_and_hides_nothing_in_it(tmp_path):
+    images, place = np.full((1, 2, 160, 160), 0.5), np.zeros((1, 160, 160), bool)
+    place[0, 40:60, 70:90] = True
+    write_picture(tmp_path / "a.png", images, ["a", "b"], place)
+    with Image.open(tmp_path / "a.png") as image:
+        found = np.asarray(image.convert("RGB"))
+    for left in (GAP, GAP + 160 + GAP):
+        tile = found[TITLE : TITLE + 160, left : left + 160]
+        red = (tile == OUTLINE).all(2)
+        assert not red[40:60, 70:90].any()
+        assert red[39, 70:90].all()
+        assert red[40:60, 90].all()
+        assert not red[:30].any()
+
+
+def test_a_card_has_the_slice_twice_the_outline_on_both_and_heat_where_the_map_is(tmp_path):
+    image, tumor, activation = np.full((128, 128), 0.5), np.zeros((128, 128), bool), np.zeros((128, 128))
+    tumor[20:40, 20:40] = True
+    activation[80:100, 80:100] = 3.0
+    for name in ("a.webp", "b.webp"):
+        write_card(tmp_path / name, image, tumor, activation)
+    assert (tmp_path / "a.webp").read_bytes() == (tmp_path / "b.webp").read_bytes()
+    with Image.open(tmp_path / "a.webp") as card:
+        found = np.asarray(card.convert("RGB")).astype(int)
+    assert found.shape == (128, 128 + GAP + 128, 3)
+    plain, covered = found[:, :128], found[:, -128:]
+    for half in (plain, covered):
+        assert half[20, 25:35, 0].min() > half[20, 25:35, 1].max() + 40
+    assert np.ptp(plain[60:120, 60:120]) < 30
+    assert covered[90, 90].min() > covered[60, 60].max()
+
+
+def test_a_map_of_zeros_leaves_the_slice_as_it_is(tmp_path):
+    write_card(tmp_path / "a.webp", np.full((64, 64), 0.5), np.zeros((64, 64), bool), np.zeros((64, 64)))
+    with Image.open(tmp_path / "a.webp") as card:
+        assert np.ptp(np.asarray(card.convert("L")).astype(int)[:, -128:]) < 10

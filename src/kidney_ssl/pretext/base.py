@@ -47,6 +47,7 @@ class Picture(NamedTuple):
 
     images: Tensor  # (rows, columns, H, W) in [0, 1]
     columns: tuple[str, ...]
+    outlined: Tensor | None = None  # (rows, H, W) bool, a place to outline in each image of a row
 
 
 class Pretext(nn.Module, ABC):

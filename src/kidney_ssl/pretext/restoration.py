@@ -227,14 +227,18 @@ class Restoration(Pretext):
         return found
 
     def pictures(self, images: Tensor, generator: torch.Generator) -> dict[str, Picture]:
-        """Whole slices, and the hole enlarged; a U-Net trained on holes alone is shown there alone."""
+        """Whole slices with the hole outlined, and the hole enlarged.
+
+        A U-Net trained on holes alone is shown there alone.
+        """
         perturbed = self.perturb(images, generator)
         hole = judged(perturbed.changed)
         restored, title = self.unet(perturbed.images).float(), "restored"
         if self.options.region == "hole":
             restored, title = torch.where(hole, restored, perturbed.target), "restored in the hole"
         shown, columns = torch.cat([perturbed.images, perturbed.target, restored], 1), ("perturbed", "original", title)
-        return {"restored": Picture(shown, columns), "hole": Picture(enlarge(shown, hole), columns)}
+        outlined = None if hole.all() else hole[:, 0]
+        return {"restored": Picture(shown, columns, outlined), "hole": Picture(enlarge(shown, hole), columns)}
 
 
 def enlarge(images: Tensor, where: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
-from scipy.ndimage import binary_erosion
+from scipy.ndimage import binary_dilation, binary_erosion
 
 SIDE = 160  # pixels of an image in the picture, at least
 GAP, TITLE = 6, 18
@@ -14,27 +14,32 @@ OUTLINE = (255, 64, 64)
 STRENGTH = 0.55  # opacity of the map where it is largest
 
 
-def write_picture(path: Path, images: np.ndarray, columns: Sequence[str]) -> None:
+def write_picture(path: Path, images: np.ndarray, columns: Sequence[str], outlined: np.ndarray | None = None) -> None:
     """Write a grid of images.
 
     Args:
         path: the PNG; the same images give the same bytes.
         images: (rows, columns, H, W) in [0, 1].
         columns: a title for each column.
+        outlined: (rows, H, W) bool, a place outlined in each image of a row.
     """
     rows, across, height, width = images.shape
     zoom = max(1, -(-SIDE // max(height, width)))
     tall, wide = height * zoom + GAP, width * zoom + GAP
-    canvas = Image.new("L", (across * wide + GAP, rows * tall + TITLE + GAP), 255)
+    canvas = Image.new("RGB", (across * wide + GAP, rows * tall + TITLE + GAP), "white")
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(13)
     grey = _bytes(images)
     for column, title in enumerate(columns):
-        draw.text((GAP + column * wide, 1), title, fill=0, font=font)
+        draw.text((GAP + column * wide, 1), title, fill="black", font=font)
         for row in range(rows):
-            tile = Image.fromarray(grey[row, column]).resize((width * zoom, height * zoom), Image.Resampling.NEAREST)
-            canvas.paste(tile, (GAP + column * wide, TITLE + row * tall))
+            tile = np.repeat(grey[row, column].repeat(zoom, 0).repeat(zoom, 1)[..., None], 3, 2)
+            if outlined is not None:
+                # Around the place, so that nothing in it is hidden.
+                place = outlined[row].repeat(zoom, 0).repeat(zoom, 1)
+                tile[binary_dilation(place, iterations=2) & ~place] = OUTLINE
+            canvas.paste(Image.fromarray(tile), (GAP + column * wide, TITLE + row * tall))
     path.parent.mkdir(parents=True, exist_ok=True)
-    canvas.save(path)
+    (canvas if outlined is not None else canvas.convert("L")).save(path)
 
 
 def write_card(path: Path, image: np.ndarray, tumor: np.ndarray, activation: np.ndarray) -> None:
