@@ -11,6 +11,7 @@ import pandas as pd
 from kidney_ssl import params
 from kidney_ssl.evaluation.maps import correlations
 from kidney_ssl.jsonfile import write_json
+from kidney_ssl.report.page import read_study, write_page
 from kidney_ssl.report.tables import Run, long_curves, long_metrics, markdown, pretext_markdown, summarise
 from stages import run
 
@@ -40,6 +41,7 @@ def main() -> None:
     text = markdown(summary, source=settings.data.source, test_cases=test_cases) + pretext_markdown(pretexts)
     Path("report").mkdir(exist_ok=True)
     Path("report/summary.md").write_text(text, encoding="utf-8")
+    write_page(read_study(Path(), settings.model_dump()), Path("report/index.html"))
     print(text)
 
 

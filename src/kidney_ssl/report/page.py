@@ -1,0 +1,92 @@
+"""The report page: one HTML file that holds everything it shows and asks for nothing else."""
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from kidney_ssl.report.data_section import data_section
+from kidney_ssl.report.departures import Departure
+from kidney_ssl.report.explain_section import explain_section
+from kidney_ssl.report.results_section import results_section
+from kidney_ssl.report.study import Study, read_study
+from kidney_ssl.report.training_sections import augment_section, cost_section, pretrain_section, restore_section
+from kidney_ssl.report.wording import findings
+
+__all__ = ["Study", "read_study", "write_page"]
+
+SOURCES = {
+    "phantom": "CT volumes that this project draws",
+    "kits23": "KiTS23, 489 public CT volumes",
+    "directory": "a folder of CT volumes in KiTS layout",
+}
+MARKS = {"T": "the thesis says so", "O": "ours", "?": "the thesis does not say and we chose"}
+
+
+def write_page(study: Study, out: Path) -> None:
+    """Write the page; the same study gives the same bytes.
+
+    Args:
+        study: see `read_study`.
+        out: the HTML file.
+    """
+    folder = files("kidney_ssl.report") / "templates"
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string((folder / "page.html").read_text(encoding="utf-8"))
+    text = template.render(
+        style=Markup((folder / "page.css").read_text(encoding="utf-8")),
+        script=Markup((folder / "page.js").read_text(encoding="utf-8")),
+        **_content(study),
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(text, encoding="utf-8", newline="\n")
+
+
+def _content(study: Study) -> dict[str, Any]:
+    """Everything that the template fills in."""
+    params = study.params
+    cases = {part: sum(blocks.values()) for part, blocks in study.selection["cases"].items()}
+    return {
+        "source": params["data"]["source"],
+        "source_words": SOURCES[params["data"]["source"]],
+        "facts": _facts(study, cases),
+        "cases": cases,
+        "params": params,
+        "arms": list(params["arms"]),
+        "findings": findings(study),
+        "selection": study.selection,
+        "normalization": study.normalization,
+        "data": data_section(study),
+        "results": results_section(study),
+        "pretrain": pretrain_section(study),
+        "restore": restore_section(study),
+        "augment": augment_section(study),
+        "explain": explain_section(study),
+        "cost": cost_section(study),
+        "departures": study.departures,
+        "marks": {mark: (words, _count(study.departures, mark)) for mark, words in MARKS.items()},
+        "licence": study.licence,
+    }
+
+
+def _count(departures: list[Departure], mark: str) -> int:
+    return sum(mark in one.marks for one in departures)
+
+
+def _facts(study: Study, cases: dict[str, int]) -> dict[str, str]:
+    params, compute = study.params, study.params["compute"]
+    updates = params["finetune"]
+    return {
+        "Cases": f"{sum(cases.values()):,}: "
+        + ", ".join(f"{cases.get(part, 0):,} {part}" for part in ("train", "validation", "test")),
+        "Slices chosen": f"{study.selection['chosen_total']:,} of {study.selection['slices_total']:,}",
+        "Arms": f"{len(params['arms']):,}: {', '.join(params['arms'])}",
+        "Network": f"{params['network']}, {params['slice']['image_size']} × {params['slice']['image_size']} pixels",
+        "Fine-tuning": f"{updates['epochs']} epochs or at least {updates['min_updates']:,} updates, "
+        f"batches of {updates['batch_size']}",
+        "Seeds": ", ".join(map(str, params["seeds"])),
+        "Label budgets": ", ".join(f"{percent} %" for percent in params["percents"]),
+        "Settings": f"device {compute['device']}, precision {compute['precision']}, {compute['threads']} thread(s)",
+    }

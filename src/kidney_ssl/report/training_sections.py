@@ -1,0 +1,161 @@
+"""The page's sections on pretraining, restorations, augmentation and cost."""
+
+from typing import Any
+
+from kidney_ssl.report.cells import MISSING, Cell, Column, Table, label, number, significant, whole
+from kidney_ssl.report.figures import Axis, Panel, Picture, embed, panels
+from kidney_ssl.report.study import Pictures, Study
+
+PRETRAIN_BUDGET, RESTORE_BUDGET, AUGMENT_BUDGET = 1_100_000, 350_000, 400_000  # bytes for the pictures
+PROBES = {
+    "probe_knn_accuracy": "k nearest neighbours",
+    "probe_linear_accuracy": "linear probe",
+    "validation_loss": "validation loss",
+}
+ABSENT = "not on this machine"
+
+
+def pictures_of(pictures: Pictures, alt: str, limit: int) -> tuple[list[Picture], list[str]]:
+    """Embed pictures with `alt` before their names; also gives the names of those that did not fit."""
+    made = {name: embed(content, f"{alt}: {name.replace('_', ' ')}", limit) for name, content in pictures.items()}
+    return [one for one in made.values() if one], [name for name, one in made.items() if not one]
+
+
+def flat_table(caption: str, first: str, figures: dict[str, dict[str, Any]]) -> Table | None:
+    """Lay flat figures out, a row a name and a column a figure, whatever the figures are."""
+    names = list(dict.fromkeys(key for one in figures.values() for key, value in one.items() if not _nested(value)))
+    if not names:
+        return None
+    columns = [Column(first, numeric=False), *(Column(name.replace("_", " ")) for name in names)]
+    rows = [[label(name), *(significant(one.get(key)) for key in names)] for name, one in figures.items()]
+    return Table(caption, columns, rows)
+
+
+def _nested(value: object) -> bool:
+    return isinstance(value, (dict, list))
+
+
+def pretrain_section(study: Study) -> dict[str, Any]:
+    """Lay out what each pretraining reached beside trivial predictors, its curves and pictures."""
+    count = sum(len(one.pictures) for one in study.pretrainings.values())
+    shown = []
+    for name, one in study.pretrainings.items():
+        block = study.params["pretrain"]["methods"][name]
+        words = f"{name}: {block['method']} from {block['start']} weights"
+        shown.append((name, *pictures_of(one.pictures, words, PRETRAIN_BUDGET // max(count, 1))))
+    curves = {title: _curves(study, column, title) for column, title in PROBES.items()}
+    return {"table": _pretexts(study), "curves": {k: v for k, v in curves.items() if v}, "pictures": shown}
+
+
+def _pretexts(study: Study) -> Table | None:
+    """One row a figure that has trivial predictors: `validation_mse_copy` is `validation_mse` of one called copy."""
+    rows: list[list[Cell]] = []
+    for name, one in study.pretrainings.items():
+        block = study.params["pretrain"]["methods"][name]
+        found = {key: value for key, value in one.figures.items() if key.startswith("validation_")}
+        measured = {key.removeprefix("validation_"): value for key, value in found.items()}
+        pairs = {key: [other for other in measured if other.startswith(f"{key}_")] for key in measured}
+        told = [key for key in pairs if pairs[key] and key != "loss"] or ["loss"]
+        for key in told:
+            names = {other: other.removeprefix(f"{key}_") for other in pairs.get(key, [])}
+            # No break between a predictor and its figure.
+            beside = ", ".join(f"{trivial}\u00a0{number(measured[other]).text}" for other, trivial in names.items())
+            rows.append(
+                [
+                    label(name),
+                    label(block["method"]),
+                    label(block["start"]),
+                    whole(one.figures.get("updates")),
+                    whole(one.figures.get("images")),
+                    label(key.replace("_", " ")),
+                    number(measured.get(key), reason="no validation slice has this figure"),
+                    label(beside) if beside else Cell(MISSING, note="this figure has no trivial predictor"),
+                    *(
+                        number(one.figures.get(f"probe_{kind}_accuracy"), reason="not probed")
+                        for kind in ("knn", "linear", "majority")
+                    ),
+                ]
+            )
+    titles = ["pretraining", "task", "start", "updates", "slices seen", "figure", "reached", "trivial predictors"]
+    titles += ["k-NN", "linear probe", "majority class"]
+    numeric = {"updates", "slices seen", "reached", "k-NN", "linear probe", "majority class"}
+    columns = [Column(title, numeric=title in numeric) for title in titles]
+    return Table("Pretext tasks on validation cases, after the last epoch", columns, rows) if rows else None
+
+
+def _curves(study: Study, column: str, title: str) -> list[Panel]:
+    series = {}
+    for name, one in study.pretrainings.items():
+        if column in one.curves:
+            known = one.curves.dropna(subset=[column])
+            series[name] = [list(zip(known["epoch"].astype(float), known[column].astype(float), strict=True))]
+    points = [point for lines in series.values() for line in lines for point in line]
+    if not points:
+        return []
+    x = Axis.over("epoch", [point[0] for point in points], integer=True)
+    shown = panels(column, series, x, Axis.over(title, [point[1] for point in points]))
+    if column != "validation_loss":
+        return shown
+    # Losses of different tasks have no common scale, so each has its own and nothing stands behind it.
+    alone = []
+    for number_, (name, lines) in enumerate(series.items()):
+        own = Axis.over(title, [point[1] for line in lines for point in line])
+        own_x = Axis.over("epoch", [point[0] for line in lines for point in line], integer=True)
+        alone += panels(f"{column}-{number_}", {name: lines}, own_x, own)
+    return alone
+
+
+def restore_section(study: Study) -> dict[str, Any]:
+    """Lay out the restorations."""
+    shown, left_out = pictures_of(study.restored, "Restorations", RESTORE_BUDGET // max(len(study.restored), 1))
+    return {
+        "table": flat_table("Restorations on validation slices", "pretraining", study.restoration),
+        "pictures": shown,
+        "left_out": left_out,
+    }
+
+
+def augment_section(study: Study) -> dict[str, Any]:
+    """Lay out augmentation pictures, and what an epoch of each holds."""
+    count = sum(len(pictures) for _, pictures in study.augmentations.values())
+    limit = AUGMENT_BUDGET // max(count, 1)
+    figures = {name: figures for name, (figures, _) in study.augmentations.items() if figures}
+    keys = list(dict.fromkeys(key for one in figures.values() for key, value in one.items() if not _nested(value)))
+    # Upright: many figures, few augmentations.
+    columns = [Column("figure of an epoch", numeric=False), *(Column(name) for name in figures)]
+    rows = [[label(key.replace("_", " ")), *(significant(one.get(key)) for one in figures.values())] for key in keys]
+    return {
+        "table": Table("What an epoch of each augmentation holds", columns, rows) if rows else None,
+        "pictures": [(name, *pictures_of(own, name, limit)) for name, (_, own) in study.augmentations.items() if own],
+    }
+
+
+def cost_section(study: Study) -> Table:
+    """Lay out what each stage cost on this machine, from logs that no result depends on."""
+    expected = [f"pretrain/{name}" for name in study.pretrainings] + [f"finetune/{run.name}" for run in study.runs]
+    rows = []
+    for name in expected + [name for name in study.logs if name not in expected and "/" not in name]:
+        log = study.logs.get(name, {})
+        stage, _, of = name.partition("/")
+        updates = log.get("updates")
+        if stage == "pretrain":
+            updates = study.pretrainings[of].figures.get("updates")
+        seconds, images = log.get("seconds"), log.get("images")
+        memory = next((value for key, value in log.items() if "memory" in key), None)
+        speed = images / seconds if seconds and images else None
+        why = "this stage does not record it" if log else ABSENT
+        rows.append(
+            [
+                label(stage),
+                label(of) if of else Cell(MISSING, note="the stage has one run"),
+                number(seconds, 1, reason=why) if log else Cell(ABSENT),
+                whole(images, why),
+                number(speed, 1, reason=why),
+                whole(updates, why),
+                significant(memory, why),
+                significant(log.get("device"), why),
+            ]
+        )
+    titles = ("stage", "run", "wall seconds", "slices", "slices per second", "updates", "peak memory, MB", "device")
+    columns = [Column(title, numeric=title not in ("stage", "run", "device")) for title in titles]
+    return Table("Cost of each training, on this machine", columns, rows)

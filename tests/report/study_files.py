@@ -1,0 +1,223 @@
+"""A small made-up study as files, with everything that the page may find."""
+
+import shutil
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+from PIL import Image
+
+from kidney_ssl.evaluation.metrics import evaluate
+from kidney_ssl.jsonfile import write_json
+from kidney_ssl.report.tables import Run, summarise
+
+ROOT = Path(__file__).parents[2]
+SIDE = 32
+PARTS = {"train": 9, "validation": 3, "test": 6}  # cases
+ARMS = {"random": "initial/random", "rotation": "pretrain/rotation-0", "inpaint_random": "pretrain/inpaint_random-0"}
+
+
+def png(generator: np.random.Generator, height: int = 24, width: int = 48) -> bytes:
+    """A colour picture of noise: nothing is harder to pack."""
+    buffer = BytesIO()
+    Image.fromarray(generator.integers(0, 256, (height, width, 3), dtype=np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def write_study(
+    root: Path,
+    *,
+    arms: dict[str, str] | None = None,
+    seeds: tuple[int, ...] = (0,),
+    epochs: int = 3,
+    source: str = "phantom",
+    published: bool = False,
+    constant: bool = False,
+    classes: tuple[str, ...] = ("tumor", "kidney", "background", "tumor"),
+    test_cases: int = PARTS["test"],
+    extras: bool = True,
+    picture: tuple[int, int] = (24, 48),
+) -> dict[str, Any]:
+    """Write a study below `root` and give its parameters.
+
+    Args:
+        root: the project's folder; a copy of studies/smoke.yaml becomes its params.yaml.
+        arms: arm -> weights.
+        seeds: of the fine-tuning.
+        epochs: of pretraining and fine-tuning.
+        source: of the data.
+        published: see params.yaml.
+        constant: every prediction is the same.
+        classes: of the slices of each case.
+        test_cases: cases of the test part.
+        extras: what later stages write: explain, augmentation, restoration, logs.
+        picture: height and width of those stages' pictures.
+    """
+    generator = np.random.default_rng(0)
+    arms = arms or ARMS
+    root.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(ROOT / "studies/smoke.yaml", root / "params.yaml")
+    settings: dict[str, Any] = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))
+    block = settings["pretrain"]["methods"]["rotation-0"]
+    names = [weights.removeprefix("pretrain/") for weights in arms.values() if weights.startswith("pretrain/")]
+    settings["pretrain"]["methods"] = {name: block | {"method": name.rsplit("-")[0]} for name in names}
+    settings["arms"] = {arm: {"weights": weights} for arm, weights in arms.items()}
+    settings |= {"seeds": list(seeds)}
+    settings["data"]["source"] = source
+    settings["report"]["published"] = published
+
+    tables = _slices(root / "data", generator, classes, PARTS | {"test": test_cases})
+    (root / "data/LICENSE.txt").write_text("Drawn. <script>alert(1)</script>\n", encoding="utf-8")
+    _selection(root / "metrics", tables)
+    for name in names:
+        _pretraining(root, name, epochs, generator)
+    runs = [Run(arm, 100, seed) for arm in arms for seed in seeds]
+    for run in runs:
+        _finetuning(root / f"models/finetune/{run.name}", tables, epochs, generator, constant=constant)
+        folder = root / f"models/finetune/{run.name}"
+        write_json(
+            root / f"metrics/evaluate/{run.name}.json", evaluate(folder / "predictions.csv", folder / "curves.csv")
+        )
+    results = {
+        run: evaluate(*(root / f"models/finetune/{run.name}/{n}.csv" for n in ("predictions", "curves")))
+        for run in runs
+    }
+    write_json(root / "metrics/summary.json", summarise(results, published=published))
+    if extras:
+        _extras(root, list(arms), names, tables["test"], generator, picture=picture)
+        for run in runs[:-1]:
+            write_json(root / f"logs/finetune/{run.name}.json", {"seconds": 20.0, "images": 500})
+    return settings
+
+
+def _slices(
+    data: Path, generator: np.random.Generator, classes: tuple[str, ...], parts: dict[str, int]
+) -> dict[str, pd.DataFrame]:
+    (data / "slices").mkdir(parents=True)
+    (data / "normalized").mkdir()
+    tables, first = {}, 0
+    for part, cases in parts.items():
+        rows: list[dict[str, Any]] = []
+        for case in range(first, first + cases):
+            for number, kind in enumerate(classes):
+                tumor = int(generator.integers(20, 200)) if kind == "tumor" else 0
+                rows.append({"case": f"case_{case:05d}", "slice": number, "class": kind, "label": int(kind == "tumor")})
+                rows[-1] |= {"tumor_px": tumor, "tumor_mm2": 4.0 * tumor, "spacing_mm": 2.0, "thickness_mm": 5.0}
+                rows[-1] |= {"body_mm2": 40_000.0, "top": 2, "bottom": 30, "left": 1, "right": 31}
+        first += cases
+        tables[part] = pd.DataFrame(rows)
+        tables[part].to_csv(data / f"slices/{part}.csv", index=False)
+        shape = (len(rows), SIDE, SIDE)
+        hu = generator.integers(-1000, 1000, shape).astype(np.int16)
+        np.save(data / f"slices/{part}_images.npy", hu)
+        np.save(data / f"slices/{part}_masks.npy", generator.integers(0, 4, shape).astype(np.uint8))
+        np.save(data / f"normalized/{part}_images.npy", ((hu + 1000) / 2000).astype(np.float16))
+    hu_rows = [("case_00000", value, 5) for value in range(-100, 300, 3)]
+    pd.DataFrame(hu_rows, columns=["case", "hu", "count"]).to_csv(data / "slices/tumor_hu.csv", index=False)
+    write_json(data / "normalized/regions.json", {"left": [0.4, 0.8, 0.1, 0.4], "right": [0.4, 0.8, 0.6, 0.9]})
+    return tables
+
+
+def _selection(metrics: Path, tables: dict[str, pd.DataFrame]) -> None:
+    chosen = {part: table["class"].value_counts().sort_index().to_dict() for part, table in tables.items()}
+    total = pd.concat(tables.values())["class"].value_counts().sort_index()
+    content = {
+        "slices_total": 1000,
+        "cases_total": sum(table["case"].nunique() for table in tables.values()),
+        "cases_without_tumor_slice": 1,
+        "slices_per_case": {"min": 14, "median": 20.0, "max": 90},
+        "candidates_total": {name: int(count) + 10 for name, count in total.items()},
+        "left_out_small_tumor": 77,
+        "chosen": chosen,
+        "chosen_total": int(total.sum()),
+        "cases": {part: {"other": int(table["case"].nunique())} for part, table in tables.items()},
+    }
+    write_json(metrics / "selection.json", content)
+    held = {"kidney": 0.99, "tumor": 0.9, "positive_slices_outside": 0.0, "positive_slices_partly_outside": None}
+    regions = {"source": "smallest", "train": held, "validation": held}
+    window = {
+        "source": "training tumour pixels",
+        "range": "window",
+        "window": [-98.0, 290.0],
+        "p0_5": -98.0,
+        "p99_5": 290.0,
+    }
+    write_json(metrics / "normalization.json", window | {"n": 670, "mean": 98.0, "std": 110.0, "regions": regions})
+
+
+def _pretraining(root: Path, name: str, epochs: int, generator: np.random.Generator) -> None:
+    curves = pd.DataFrame({"epoch": range(1, epochs + 1), "validation_loss": np.linspace(1, 0.1, epochs)})
+    curves["validation_mse"], curves["validation_mse_copy"] = 0.02, 0.08
+    curves["probe_knn_accuracy"] = curves["probe_linear_accuracy"] = np.where(curves["epoch"] == epochs, 0.7, np.nan)
+    curves["probe_majority_accuracy"] = 0.5
+    path = root / f"metrics/pretrain/{name}.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    curves.to_csv(path, index=False)
+    write_json(path.with_suffix(".json"), curves.iloc[-1].to_dict() | {"updates": 40, "images": 640})
+    picture = root / f"report/pretrain/{name}/before_after.png"
+    picture.parent.mkdir(parents=True)
+    picture.write_bytes(png(generator))
+
+
+def _finetuning(
+    folder: Path, tables: dict[str, pd.DataFrame], epochs: int, generator: np.random.Generator, *, constant: bool
+) -> None:
+    parts = []
+    for part in ("validation", "test"):
+        rows = tables[part][["case", "slice", "class", "label"]].assign(part=part)
+        noise = generator.uniform(0, 1, len(rows)).round(4)
+        parts.append(rows.assign(probability=0.5 if constant else (0.6 * noise + 0.4 * rows["label"])))
+    folder.mkdir(parents=True)
+    pd.concat(parts).to_csv(folder / "predictions.csv", index=False)
+    test = parts[1]
+    called = test["probability"] >= 0.5
+    hit = (called & (test["label"] == 1)).sum()
+    wrong = (called != (test["label"] == 1)).sum()
+    curves = pd.DataFrame({"learning_rate": 0.1, "epoch": range(1, epochs + 1)})
+    curves["train_loss"] = np.linspace(0.7, 0.2, epochs)
+    curves["validation_auroc"] = np.linspace(0.6, 0.9, epochs)
+    curves["test_accuracy"] = 1 - wrong / len(test)
+    curves["test_f1"] = 2 * hit / (2 * hit + wrong) if hit + wrong else np.nan
+    curves["selected"] = (curves["epoch"] == epochs).astype(int)
+    curves.to_csv(folder / "curves.csv", index=False)
+
+
+def _extras(
+    root: Path,
+    arms: list[str],
+    pretrainings: list[str],
+    test: pd.DataFrame,
+    generator: np.random.Generator,
+    *,
+    picture: tuple[int, int],
+) -> None:
+    """What explain, augmentation and restoration write, of every arm but the last."""
+    for arm in arms[:-1]:
+        folder = root / f"report/explain/{arm}"
+        folder.mkdir(parents=True)
+        rows = test.head(8)[["case", "slice", "class", "label"]].reset_index(drop=True)
+        rows["kind"] = np.where(rows.index < 4, "same", "error")
+        rows["file"] = [f"{row.kind}_{row.case}_{row.slice:04d}.png" for row in rows.itertuples()]
+        rows["outcome"] = np.array(["TP", "FN", "FP", "TN"])[rows.index % 4]
+        rows["baseline_outcome"] = np.array(["TP", "TP", "TN", "TN"])[rows.index % 4]
+        rows.assign(probability=0.25).to_csv(folder / "cards.csv", index=False)
+        for file in rows["file"]:
+            (folder / file).write_bytes(png(generator, *picture))
+        shares = {f"{kind}_{name}": 0.25 for kind in ("share", "area") for name in ("tumor", "kidney", "body")}
+        figures = shares | {"null_maps": 1, "slices": 8}
+        figures |= {f"randomised_{key}": value for key, value in figures.items()}
+        extra = {"layer": "layer2", "map_height": 4, "map_width": 4, "correlation_randomised": 0.1}
+        write_json(root / f"metrics/explain/{arm}.json", figures | extra)
+    correlation = {one: {other: 1.0 if one == other else -0.2 for other in arms[:-1]} for one in arms[:-1]}
+    write_json(root / "metrics/explain_correlation.json", correlation)
+    write_json(root / "metrics/augmentation/supervised.json", {"positive": 0.5, "squares": 31})
+    for name in pretrainings[-1:]:
+        write_json(root / "metrics/restoration.json", {name: {"loss": "mse", "mse": 0.0123, "ssim": None}})
+        (root / "report/restoration").mkdir(parents=True)
+        (root / f"report/restoration/{name}.png").write_bytes(png(generator))
+    folder = root / "report/augmentation/supervised"
+    folder.mkdir(parents=True)
+    (folder / "squares.png").write_bytes(png(generator, *picture))
