@@ -62,9 +62,10 @@ def write_study(
     shutil.copyfile(ROOT / "studies/smoke.yaml", root / "params.yaml")
     settings: dict[str, Any] = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))
     block = settings["pretrain"]["methods"]["rotation-0"]
-    names = [weights.removeprefix("pretrain/") for weights in arms.values() if weights.startswith("pretrain/")]
+    weights = dict.fromkeys(arms.values())
+    names = [one.removeprefix("pretrain/") for one in weights if one.startswith("pretrain/")]
     settings["pretrain"]["methods"] = {name: block | {"method": name.rsplit("-")[0]} for name in names}
-    settings["arms"] = {arm: {"weights": weights} for arm, weights in arms.items()}
+    settings["arms"] = {arm: {"weights": one} for arm, one in arms.items()}
     settings |= {"seeds": list(seeds)}
     settings["data"]["source"] = source
     settings["report"]["published"] = published

@@ -267,8 +267,10 @@ def test_words_from_files_are_escaped(whole):
 
 def test_the_gallery_shows_the_cards_of_each_arm_that_has_some(whole):
     cards = [attrs for tag, attrs in Reader(whole[2]).elements if attrs.get("class") == "card"]
-    assert [card["data-arm"] for card in cards] == ["random"] * 8 + ["rotation"] * 8
-    assert [card["data-kind"] for card in cards[:8]] == ["same"] * 4 + ["error"] * 4
+    # The same slice of all arms side by side, then each arm's errors.
+    assert [card["data-arm"] for card in cards] == ["random", "rotation"] * 4 + ["random"] * 4 + ["rotation"] * 4
+    assert [card["data-kind"] for card in cards] == ["same"] * 8 + ["error"] * 8
+    assert [card["data-outcome"] for card in cards[:8]] == ["TP", "TP", "FN", "FN", "FP", "FP", "TN", "TN"]
     assert "no Grad-CAM pictures of: inpaint_random" in whole[2]
     assert Reader(whole[2]).table("Mean correlation")["random"] == {"random": "1.00", "rotation": "-0.20"}
 

@@ -23,7 +23,7 @@ def data_section(study: Study) -> dict[str, Any]:
     names = ("P0.5", "P99.5") if "p0_5" in normalization else ("low", "high")
     margin = VIEW * (high - low)
     seen = counts[(counts.index >= low - margin) & (counts.index <= high + margin)]
-    bounds = {f"{names[0]} {low:g} HU": low, f"{names[1]} {high:g} HU": high}
+    bounds = {f"{names[0]}: {low:.1f} HU": low, f"{names[1]}: {high:.1f} HU": high}
     mean = None
     if study.mean_slice is not None and study.regions:
         drawn = embed(grey(study.mean_slice, side=300), "", BUDGET // 8)
@@ -98,7 +98,7 @@ def _steps(example: Example, study: Study) -> list[Picture | None]:
     window = study.normalization["window"]
     seen = {
         f"1. Body-standardised, HU {low:g} to {high:g}": grey((example.hu - low) / (high - low)),
-        f"2. Normalised, HU {window[0]:g} to {window[1]:g}": grey(example.image),
+        f"2. Normalised, HU {window[0]:.1f} to {window[1]:.1f}": grey(example.image),
         "3. With the outlines of its mask": grey(example.image, example.mask),
     }
     return [embed(picture, said, BUDGET // 8) for said, picture in seen.items()]
@@ -120,14 +120,14 @@ def _coverage(study: Study) -> Table | None:
         return None
     columns = [
         Column("part", numeric=False),
-        Column("kidney pixels inside"),
-        Column("tumour pixels inside"),
-        Column("tumor slices wholly outside"),
-        Column("tumor slices partly outside"),
+        Column("kidney inside", note="share of the kidney pixels"),
+        Column("tumour inside", note="share of the tumour pixels"),
+        Column("wholly outside", note="share of the tumor slices with no tumour pixel inside"),
+        Column("partly outside", note="share of the tumor slices with a tumour pixel outside"),
     ]
     keys = ("kidney", "tumor", "positive_slices_outside", "positive_slices_partly_outside")
     rows = [
-        [label(part), *(number(held[part].get(key), bar=True, reason="none of them in this part") for key in keys)]
+        [label(part), *(number(held[part].get(key), reason="none of them in this part") for key in keys)]
         for part in ("train", "validation")
         if part in held
     ]

@@ -49,7 +49,7 @@ def explain_section(study: Study) -> dict[str, Any]:
 
 
 def _cards(study: Study) -> tuple[list[Card], int]:
-    """Embed the cards, the same number of each arm at most; the same slices come first in every arm."""
+    """Embed the cards, the same number of each arm at most: slice by slice where they are the same in every arm."""
     each = MOST // max(len(study.explained), 1)
     chosen = []
     total = 0
@@ -79,6 +79,8 @@ def _cards(study: Study) -> tuple[list[Card], int]:
                     picture,
                 )
             )
+    place_of = {card.where: place for place, card in reversed(list(enumerate(cards)))}
+    cards.sort(key=lambda card: (0, place_of[card.where]) if card.kind == "same" else (1, 0))
     return cards, total - len(cards)
 
 
@@ -90,10 +92,11 @@ def _shares(study: Study) -> Table | None:
     columns = [Column("arm", numeric=False), Column("layer", numeric=False), Column("map", numeric=False)]
     columns += [Column("slices"), Column("empty maps", note="maps that are zero everywhere: no share is computed")]
     for name in AREAS:
+        shown = name != "body"
         columns += [
-            Column(f"map in {name}", note="share of the activation"),
-            Column(f"area of {name}", note="share of the slice"),
-            Column(f"{name}, random weights", note="the same of a network that was never trained"),
+            Column(f"map in {name}", group=name, note="share of the activation", shown=shown),
+            Column(f"area of {name}", group=name, note="share of the slice", shown=shown),
+            Column("random weights", group=name, note="map of a network that was never trained", shown=shown),
         ]
     columns.append(Column("correlation with random weights"))
     rows = []
@@ -103,9 +106,9 @@ def _shares(study: Study) -> Table | None:
         cells += [significant(one.get("slices")), significant(one.get("null_maps"))]
         for name in AREAS:
             cells += [
-                number(one.get(f"share_{name}"), bar=True, reason="no map that is not empty"),
-                number(one.get(f"area_{name}"), bar=True),
-                number(one.get(f"randomised_share_{name}"), bar=True, reason="no map that is not empty"),
+                number(one.get(f"share_{name}"), reason="no map that is not empty"),
+                number(one.get(f"area_{name}"), reason="no slice shows it"),
+                number(one.get(f"randomised_share_{name}"), reason="no map that is not empty"),
             ]
         rows.append([*cells, number(one.get("correlation_randomised"))])
     return Table("Where the maps lie", columns, rows)

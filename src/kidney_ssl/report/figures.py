@@ -35,8 +35,10 @@ class Axis:
         """Make an axis that holds all finite values, with round ticks."""
         known = np.asarray([value for value in values if np.isfinite(value)] or [0.0, 1.0], dtype=float)
         low, high = float(known.min()), float(known.max())
+        if low == high and integer:
+            return cls(label, low - 0.5, high + 0.5, (low,))
         if low == high:
-            low, high = low - 0.5, high + 0.5
+            low, high = min(0.0, 2 * low), max(0.0, 2 * high) or 1.0
         ticks = [float(tick) for tick in MaxNLocator(nbins=4, integer=integer).tick_values(low, high)]
         if integer:
             return cls(label, low, high, tuple(tick for tick in ticks if low <= tick <= high))

@@ -134,7 +134,7 @@ def _thesis_tables(study: Study) -> list[Table]:
                     for name in ("accuracy", "f1")
                 ]
             rows.append([label(arm + (" (baseline)" if arm == first else "")), *cells])
-        if len(rows) > 1 or arms != [first]:
+        if title.startswith("Table 1") or set(arms) != {first}:
             tables.append(Table(title, columns, rows))
     return tables
 

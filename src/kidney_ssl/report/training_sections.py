@@ -44,43 +44,58 @@ def pretrain_section(study: Study) -> dict[str, Any]:
         words = f"{name}: {block['method']} from {block['start']} weights"
         shown.append((name, *pictures_of(one.pictures, words, PRETRAIN_BUDGET // max(count, 1))))
     curves = {title: _curves(study, column, title) for column, title in PROBES.items()}
-    return {"table": _pretexts(study), "curves": {k: v for k, v in curves.items() if v}, "pictures": shown}
+    tables = [_pretrainings(study), _pretexts(study)]
+    return {
+        "tables": [table for table in tables if table],
+        "curves": {k: v for k, v in curves.items() if v},
+        "pictures": shown,
+    }
+
+
+def _pretrainings(study: Study) -> Table | None:
+    """One row a pretraining: what it was, how long it trained, and what its frozen encoder knows."""
+    rows = []
+    for name, one in study.pretrainings.items():
+        block = study.params["pretrain"]["methods"][name]
+        cells = [label(name), label(block["method"]), label(block["start"])]
+        cells += [whole(one.figures.get("updates")), whole(one.figures.get("images"))]
+        cells += [
+            number(one.figures.get(f"probe_{kind}_accuracy"), reason="not probed")
+            for kind in ("knn", "linear", "majority")
+        ]
+        rows.append(cells)
+    columns = [Column(title, numeric=False) for title in ("pretraining", "task", "start")]
+    columns += [Column(title) for title in ("updates", "slices seen", "k-NN", "linear probe", "majority class")]
+    caption = "Pretrainings, and the accuracy of probes of the frozen encoder on validation slices"
+    return Table(caption, columns, rows) if rows else None
 
 
 def _pretexts(study: Study) -> Table | None:
-    """One row a figure that has trivial predictors: `validation_mse_copy` is `validation_mse` of one called copy."""
-    rows: list[list[Cell]] = []
+    """One row a figure of the task, beside its trivial predictors: `mse_copy` is `mse` of one called copy."""
+    found: list[tuple[str, str, float | None, dict[str, float | None]]] = []
     for name, one in study.pretrainings.items():
-        block = study.params["pretrain"]["methods"][name]
-        found = {key: value for key, value in one.figures.items() if key.startswith("validation_")}
-        measured = {key.removeprefix("validation_"): value for key, value in found.items()}
-        pairs = {key: [other for other in measured if other.startswith(f"{key}_")] for key in measured}
+        said = {key: value for key, value in one.figures.items() if key.startswith("validation_")}
+        measured = {key.removeprefix("validation_"): value for key, value in said.items()}
+        pairs = {
+            key: {other.removeprefix(f"{key}_"): measured[other] for other in measured if other.startswith(f"{key}_")}
+            for key in measured
+        }
         told = [key for key in pairs if pairs[key] and key != "loss"] or ["loss"]
-        for key in told:
-            names = {other: other.removeprefix(f"{key}_") for other in pairs.get(key, [])}
-            # No break between a predictor and its figure.
-            beside = ", ".join(f"{trivial}\u00a0{number(measured[other]).text}" for other, trivial in names.items())
-            rows.append(
-                [
-                    label(name),
-                    label(block["method"]),
-                    label(block["start"]),
-                    whole(one.figures.get("updates")),
-                    whole(one.figures.get("images")),
-                    label(key.replace("_", " ")),
-                    number(measured.get(key), reason="no validation slice has this figure"),
-                    label(beside) if beside else Cell(MISSING, note="this figure has no trivial predictor"),
-                    *(
-                        number(one.figures.get(f"probe_{kind}_accuracy"), reason="not probed")
-                        for kind in ("knn", "linear", "majority")
-                    ),
-                ]
-            )
-    titles = ["pretraining", "task", "start", "updates", "slices seen", "figure", "reached", "trivial predictors"]
-    titles += ["k-NN", "linear probe", "majority class"]
-    numeric = {"updates", "slices seen", "reached", "k-NN", "linear probe", "majority class"}
-    columns = [Column(title, numeric=title in numeric) for title in titles]
-    return Table("Pretext tasks on validation cases, after the last epoch", columns, rows) if rows else None
+        found += [(name, key, measured.get(key), pairs.get(key, {})) for key in told]
+    trivial = list(dict.fromkeys(other for *_, pairs in found for other in pairs))
+    columns = [Column("pretraining", numeric=False), Column("figure", numeric=False), Column("reached")]
+    columns += [Column(other, note=f"reached by the trivial predictor: {other}") for other in trivial]
+    rows = [
+        [
+            label(name),
+            label(key.replace("_", " ")),
+            number(value, reason="no validation slice has this figure"),
+            *(number(pairs.get(other), reason="not a predictor of this task") for other in trivial),
+        ]
+        for name, key, value, pairs in found
+    ]
+    caption = "Figures of the tasks after the last epoch, on validation cases, and what trivial predictors reach"
+    return Table(caption, columns, rows) if rows else None
 
 
 def _curves(study: Study, column: str, title: str) -> list[Panel]:

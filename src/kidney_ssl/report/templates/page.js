@@ -63,6 +63,7 @@ if (cards.length) {
   };
   selects.forEach((one) => one.addEventListener("change", filter));
   outcomes.forEach((one) => one.addEventListener("click", () => { choose(outcomes, one); filter(); }));
+  filter();
 }
 
 // Departures.
