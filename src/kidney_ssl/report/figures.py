@@ -18,7 +18,7 @@ Points = Sequence[tuple[float, float]]
 LADDER = ((960, 80), (720, 75), (540, 70), (400, 60), (280, 45), (180, 35))
 OUTLINES = {KIDNEY: (86, 180, 233), CYST: (240, 228, 66), TUMOR: (255, 64, 64)}  # the tumour is drawn last
 WIDE, TALL = 250, 180  # a panel, in the units of its view box
-LEFT, RIGHT, TOP, BOTTOM = 38, 8, 8, 34
+LEFT, RIGHT, TOP, BOTTOM = 44, 8, 8, 34
 
 
 @dataclass(frozen=True)

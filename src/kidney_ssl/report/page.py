@@ -34,6 +34,7 @@ def write_page(study: Study, out: Path) -> None:
     """
     folder = files("kidney_ssl.report") / "templates"
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["breakable"] = _breakable
     template = environment.from_string((folder / "page.html").read_text(encoding="utf-8"))
     text = template.render(
         style=Markup((folder / "page.css").read_text(encoding="utf-8")),
@@ -69,6 +70,11 @@ def _content(study: Study) -> dict[str, Any]:
         "marks": {mark: (words, _count(study.departures, mark)) for mark, words in MARKS.items()},
         "licence": study.licence,
     }
+
+
+def _breakable(text: str) -> Markup:
+    """Let a long name of an arm break after its underscores."""
+    return Markup("_<wbr>").join(text.split("_"))
 
 
 def _count(departures: list[Departure], mark: str) -> int:
