@@ -65,7 +65,9 @@ def write_study(
     weights = dict.fromkeys(arms.values())
     names = [one.removeprefix("pretrain/") for one in weights if one.startswith("pretrain/")]
     settings["pretrain"]["methods"] = {name: block | {"method": name.rsplit("-")[0]} for name in names}
-    settings["arms"] = {arm: {"weights": one} for arm, one in arms.items()}
+    settings["arms"] = {arm: {"weights": one, "augmentation": "none"} for arm, one in arms.items()}
+    if extras:
+        settings["arms"][list(arms)[:2][-1]]["augmentation"] = "supervised"
     settings |= {"seeds": list(seeds)}
     settings["data"]["source"] = source
     settings["report"]["published"] = published
@@ -195,7 +197,8 @@ def _extras(
     *,
     picture: tuple[int, int],
 ) -> None:
-    """What explain, augmentation and restoration write, of every arm but the last."""
+    """What explain and restoration write, of every arm but the last; the second is augmented."""
+    augmented = arms[:2][-1]
     for arm in arms[:-1]:
         folder = root / f"report/explain/{arm}"
         folder.mkdir(parents=True)
@@ -211,14 +214,14 @@ def _extras(
         figures = shares | {"null_maps": 1, "slices": 8}
         figures |= {f"randomised_{key}": value for key, value in figures.items()}
         extra = {"layer": "layer2", "map_height": 4, "map_width": 4, "correlation_randomised": 0.1}
-        write_json(root / f"metrics/explain/{arm}.json", figures | extra)
+        rates = {"prevalence": 0.5, "square_label_0": 0.31} if arm == augmented else None
+        write_json(root / f"metrics/explain/{arm}.json", figures | extra | {"augmentation": rates})
     correlation = {one: {other: 1.0 if one == other else -0.2 for other in arms[:-1]} for one in arms[:-1]}
     write_json(root / "metrics/explain_correlation.json", correlation)
-    write_json(root / "metrics/augmentation/supervised.json", {"positive": 0.5, "squares": 31})
     for name in pretrainings[-1:]:
         write_json(root / "metrics/restoration.json", {name: {"loss": "mse", "mse": 0.0123, "ssim": None}})
         (root / "report/restoration").mkdir(parents=True)
         (root / f"report/restoration/{name}.png").write_bytes(png(generator))
-    folder = root / "report/augmentation/supervised"
-    folder.mkdir(parents=True)
+    folder = root / f"report/explain/{augmented}/augmentation"
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "squares.png").write_bytes(png(generator, *picture))

@@ -275,6 +275,17 @@ def test_the_gallery_shows_the_cards_of_each_arm_that_has_some(whole):
     assert Reader(whole[2]).table("Mean correlation")["random"] == {"random": "1.00", "rotation": "-0.20"}
 
 
+def test_an_augmented_arm_stands_in_table_3_with_its_rates_and_pictures(whole):
+    reader = Reader(whole[2])
+    said = {"starts from": "rotation, from random weights", "augmentation": "supervised"}
+    assert reader.table("The arms")["rotation"] == said
+    assert reader.table("The arms")["random"] == {"starts from": "random weights", "augmentation": "none"}
+    assert list(reader.table("Table 3.")) == ["random (baseline)", "rotation"]
+    assert list(reader.table("Table 2.")) == ["random (baseline)", "inpaint_random"]
+    assert reader.table("What an epoch")["square label 0"] == {"rotation": "0.31"}
+    assert any(attrs.get("alt") == "rotation: squares" for _, attrs in reader.elements)
+
+
 def test_a_page_of_12_arms_with_pictures_that_pack_badly_stays_under_6_mb(tmp_path):
     arms = {f"arm_{number}": "initial/random" for number in range(12)}
     text = page(tmp_path, write_study(tmp_path, arms=arms, picture=(120, 240)))

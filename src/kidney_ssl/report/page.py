@@ -7,12 +7,19 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from kidney_ssl.report.cells import Column, Table, label
 from kidney_ssl.report.data_section import data_section
 from kidney_ssl.report.departures import Departure
 from kidney_ssl.report.explain_section import explain_section
 from kidney_ssl.report.results_section import results_section
 from kidney_ssl.report.study import Study, read_study
-from kidney_ssl.report.training_sections import augment_section, cost_section, pretrain_section, restore_section
+from kidney_ssl.report.training_sections import (
+    augment_section,
+    augmented_arms,
+    cost_section,
+    pretrain_section,
+    restore_section,
+)
 from kidney_ssl.report.wording import findings
 
 __all__ = ["Study", "read_study", "write_page"]
@@ -56,6 +63,7 @@ def _content(study: Study) -> dict[str, Any]:
         "cases": cases,
         "params": params,
         "arms": list(params["arms"]),
+        "arm_table": _arms(study),
         "findings": findings(study),
         "selection": study.selection,
         "normalization": study.normalization,
@@ -81,6 +89,18 @@ def _count(departures: list[Departure], mark: str) -> int:
     return sum(mark in one.marks for one in departures)
 
 
+def _arms(study: Study) -> Table:
+    """Say what each arm is: what it starts from, and how its training slices are augmented."""
+    rows = []
+    for arm, block in study.params["arms"].items():
+        name = block["weights"].partition("/")[2]
+        method = study.params["pretrain"]["methods"].get(name)
+        start = f"{name} weights" if method is None else f"{method['method']}, from {method['start']} weights"
+        rows.append([label(arm), label(start), label(augmented_arms(study).get(arm, "none"))])
+    columns = [Column(title, numeric=False) for title in ("arm", "starts from", "augmentation")]
+    return Table("The arms", columns, rows)
+
+
 def _facts(study: Study, cases: dict[str, int]) -> dict[str, str]:
     params, compute = study.params, study.params["compute"]
     updates = params["finetune"]
@@ -88,7 +108,6 @@ def _facts(study: Study, cases: dict[str, int]) -> dict[str, str]:
         "Cases": f"{sum(cases.values()):,}: "
         + ", ".join(f"{cases.get(part, 0):,} {part}" for part in ("train", "validation", "test")),
         "Slices chosen": f"{study.selection['chosen_total']:,} of {study.selection['slices_total']:,}",
-        "Arms": f"{len(params['arms']):,}: {', '.join(params['arms'])}",
         "Network": f"{params['network']}, {params['slice']['image_size']} × {params['slice']['image_size']} pixels",
         "Fine-tuning": f"{updates['epochs']} epochs or at least {updates['min_updates']:,} updates, "
         f"batches of {updates['batch_size']}",

@@ -16,7 +16,6 @@ from kidney_ssl.report.study import Study
 from kidney_ssl.report.tables import Run, published_figures
 
 CURVE_POINTS = 80  # of a ROC or precision-recall curve: finer than can be seen in a panel
-AUGMENTATIONS = ("basic", "supervised", "unsupervised")
 # Metric of the summary -> group of columns, name, what it is.
 METRICS: dict[str, tuple[str, str, str]] = {
     "auroc_against_kidney": (
@@ -109,7 +108,7 @@ def _thesis_tables(study: Study) -> list[Table]:
     first = baseline(study)
     kinds: dict[str, list[str]] = {"initial": [], "pretrain": [], "augmentation": []}
     for arm, block in study.params["arms"].items():
-        augmented = block.get("augmentation") or arm in AUGMENTATIONS
+        augmented = block.get("augmentation", "none") != "none"
         kinds["augmentation" if augmented else block["weights"].split("/")[0]].append(arm)
     published = {row["arm"]: row for row in published_figures()} if shows_published(study) else {}
     columns = [Column("arm", numeric=False), Column("accuracy"), Column("F1")]

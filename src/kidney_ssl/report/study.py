@@ -45,11 +45,13 @@ class Pretraining:
 
 @dataclass(frozen=True)
 class Explained:
-    """Grad-CAM of one arm: figures, one row a card, and pictures by file."""
+    """Grad-CAM of one arm: figures, one row a card, pictures by file; and its augmentation's figures and pictures."""
 
     figures: dict[str, Any]
     cards: pd.DataFrame
     pictures: Pictures
+    augmentation: dict[str, Any]
+    operations: Pictures
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,6 @@ class Study:
     pretrainings: dict[str, Pretraining]
     restoration: dict[str, dict[str, Any]]
     restored: Pictures
-    augmentations: dict[str, tuple[dict[str, Any], Pictures]]
     explained: dict[str, Explained]
     correlation: dict[str, dict[str, float | None]]
     logs: dict[str, dict[str, Any]]
@@ -138,13 +139,6 @@ def read_study(root: Path, settings: Mapping[str, Any]) -> Study:
         },
         restoration=restoration,
         restored=_pictures(root / "report/restoration"),
-        augmentations={
-            name: (_optional(metrics / f"augmentation/{name}.json"), _pictures(root / f"report/augmentation/{name}"))
-            for name in sorted(
-                {path.stem for path in (metrics / "augmentation").glob("*.json")}
-                | {path.name for path in (root / "report/augmentation").glob("*") if path.is_dir()}
-            )
-        },
         explained={
             arm: _explained(root, arm)
             for arm in settings["arms"]
@@ -195,7 +189,9 @@ def _explained(root: Path, arm: str) -> Explained:
         raise InputError(f"{cards}: column(s) missing: {', '.join(absent)}; run the explain stage again")
     files = {str(file): cards.parent / str(file) for file in rows["file"]}
     pictures = {file: path.read_bytes() for file, path in files.items() if path.exists()}
-    return Explained(_optional(root / f"metrics/explain/{arm}.json"), rows, pictures)
+    figures = _optional(root / f"metrics/explain/{arm}.json")
+    augmentation = figures.pop("augmentation", None) or {}
+    return Explained(figures, rows, pictures, augmentation, _pictures(cards.parent / "augmentation"))
 
 
 def _mean_slice(path: Path) -> tuple[np.ndarray | None, int]:

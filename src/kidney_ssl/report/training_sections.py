@@ -13,6 +13,7 @@ PROBES = {
     "validation_loss": "validation loss",
 }
 ABSENT = "not on this machine"
+NO_MARK = "this augmentation has no such mark"
 
 
 def pictures_of(pictures: Pictures, alt: str, limit: int) -> tuple[list[Picture], list[str]]:
@@ -130,18 +131,32 @@ def restore_section(study: Study) -> dict[str, Any]:
     }
 
 
+def augmented_arms(study: Study) -> dict[str, str]:
+    """The arms that augment their training slices, and with what."""
+    found = {arm: block.get("augmentation", "none") for arm, block in study.params["arms"].items()}
+    return {arm: name for arm, name in found.items() if name != "none"}
+
+
 def augment_section(study: Study) -> dict[str, Any]:
-    """Lay out augmentation pictures, and what an epoch of each holds."""
-    count = sum(len(pictures) for _, pictures in study.augmentations.values())
-    limit = AUGMENT_BUDGET // max(count, 1)
-    figures = {name: figures for name, (figures, _) in study.augmentations.items() if figures}
+    """Lay out augmentation pictures, and what an epoch of each augmented arm holds."""
+    arms = augmented_arms(study)
+    measured = {arm: study.explained[arm] for arm in arms if arm in study.explained}
+    limit = AUGMENT_BUDGET // max(sum(len(one.operations) for one in measured.values()), 1)
+    figures = {arm: one.augmentation for arm, one in measured.items() if one.augmentation}
     keys = list(dict.fromkeys(key for one in figures.values() for key, value in one.items() if not _nested(value)))
     # Upright: many figures, few augmentations.
     columns = [Column("figure of an epoch", numeric=False), *(Column(name) for name in figures)]
-    rows = [[label(key.replace("_", " ")), *(significant(one.get(key)) for one in figures.values())] for key in keys]
+    rows = [
+        [label(key.replace("_", " ")), *(significant(one.get(key), NO_MARK) for one in figures.values())]
+        for key in keys
+    ]
     return {
-        "table": Table("What an epoch of each augmentation holds", columns, rows) if rows else None,
-        "pictures": [(name, *pictures_of(own, name, limit)) for name, (_, own) in study.augmentations.items() if own],
+        "arms": arms,
+        "table": Table("What an epoch of each augmented arm holds", columns, rows) if rows else None,
+        "pictures": [
+            (arm, *pictures_of(one.operations, arm, limit)) for arm, one in measured.items() if one.operations
+        ],
+        "without": [arm for arm in arms if arm not in figures],
     }
 
 
