@@ -157,8 +157,12 @@ def _needed(path: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); run `dvc repro`") from error
+        raise InputError(f"{path}: cannot be read ({_cause(error)}); run `dvc repro`") from error
     return content
+
+
+def _cause(error: OSError | ValueError) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or " ".join(str(error).split())
 
 
 def _optional(path: Path) -> dict[str, Any]:
@@ -169,7 +173,7 @@ def _table(path: Path) -> pd.DataFrame:
     try:
         return pd.read_csv(path)
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); run `dvc repro`") from error
+        raise InputError(f"{path}: cannot be read ({_cause(error)}); run `dvc repro`") from error
 
 
 def _text(path: Path) -> str:
