@@ -7,7 +7,7 @@ from kidney_ssl.report.cells import MISSING, Cell, Column, Table, label, number,
 from kidney_ssl.report.figures import Picture, embed
 from kidney_ssl.report.study import Study
 
-BUDGET = 1_700_000  # bytes for the pictures
+BUDGET = 1_500_000  # bytes for the pictures
 MOST = 144  # cards on the page
 OUTCOMES = {
     "TP": "tumour found",

@@ -6,7 +6,7 @@ from kidney_ssl.report.cells import MISSING, Cell, Column, Table, label, number,
 from kidney_ssl.report.figures import Axis, Panel, Picture, embed, panels
 from kidney_ssl.report.study import Pictures, Study
 
-PRETRAIN_BUDGET, RESTORE_BUDGET, AUGMENT_BUDGET = 1_100_000, 350_000, 400_000  # bytes for the pictures
+PRETRAIN_BUDGET, RESTORE_BUDGET, AUGMENT_BUDGET = 1_000_000, 350_000, 400_000  # bytes for the pictures
 PROBES = {
     "probe_knn_accuracy": "k nearest neighbours",
     "probe_linear_accuracy": "linear probe",
