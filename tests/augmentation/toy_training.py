@@ -33,8 +33,11 @@ class Toy:
             if self.labels[row]:
                 big = rng.random() < large
                 for _ in range(1 if big else rng.integers(1, 3)):
-                    # Mostly low and on the right: a square that avoids tumours lies mostly elsewhere.
-                    middle = rng.uniform(0.45, 0.7), rng.choice([0.25, 0.75], p=[0.2, 0.8]) + rng.uniform(-0.06, 0.06)
+                    # Mostly on the right, large ones high and small ones low: a square that avoids them shows it.
+                    middle = (
+                        rng.uniform(*((0.3, 0.4) if big else (0.5, 0.7))),
+                        rng.choice([0.25, 0.75], p=[0.2, 0.8]) + rng.uniform(-0.06, 0.06),
+                    )
                     radius = rng.uniform(0.11, 0.14) if big else rng.uniform(0.03, 0.06)
                     self.masks[row][np.hypot(y - middle[0], (x - middle[1]) / rng.uniform(0.8, 1.2)) < radius] = TUMOR
                 self.tumor_px[row] = SMALL + 1 if big else SMALL - 1
