@@ -8,7 +8,7 @@ from kidney_ssl.errors import InputError
 from kidney_ssl.jsonfile import write_json
 from kidney_ssl.training.augmented import augmenting
 from kidney_ssl.training.batches import read_part
-from kidney_ssl.training.device import make_fabric
+from kidney_ssl.training.device import cost, make_fabric
 from kidney_ssl.training.finetune import PARTS, finetune
 from stages import run
 
@@ -40,7 +40,8 @@ def main(arm: str, percent: str, seed: str) -> None:
         ),
         **settings.finetune.model_dump(),
     )
-    write_json(Path(f"logs/finetune/{name}.json"), {"seconds": result.seconds, "images": result.images})
+    done = {"images": result.images, "updates": result.updates}
+    write_json(Path(f"logs/finetune/{name}.json"), cost(fabric.device, result.seconds) | done)
     print(f"{name}: epoch {result.epoch} of {result.epochs}, {result.images / result.seconds:.0f} slices a second")
 
 

@@ -13,7 +13,7 @@ from kidney_ssl.jsonfile import write_json
 from kidney_ssl.pretext.base import Setting, read_options
 from kidney_ssl.report.pictures import write_picture
 from kidney_ssl.training.batches import read_part
-from kidney_ssl.training.device import make_fabric
+from kidney_ssl.training.device import cost, make_fabric
 from kidney_ssl.training.pretrain import Plateau, pretrain
 from stages import run
 
@@ -60,13 +60,14 @@ def main(name: str) -> None:
     curves.parent.mkdir(parents=True, exist_ok=True)
     result.curves.round(6).to_csv(curves, index=False, lineterminator="\n")
     last = {key: None if math.isnan(value) else round(value, 6) for key, value in result.curves.iloc[-1].items()}
-    write_json(Path(f"metrics/pretrain/{name}.json"), last | {"updates": result.updates, "images": result.images})
+    done = {"images": result.images, "updates": result.updates}
+    write_json(Path(f"metrics/pretrain/{name}.json"), last | done | {"options": options.model_dump()})
     pictures = Path(f"report/pretrain/{name}")
     shutil.rmtree(pictures, ignore_errors=True)
     for title, picture in result.pictures.items():
         outlined = None if picture.outlined is None else picture.outlined.cpu().numpy()
         write_picture(pictures / f"{title}.png", picture.images.float().cpu().numpy(), picture.columns, outlined)
-    write_json(Path(f"logs/pretrain/{name}.json"), {"seconds": result.seconds, "images": result.images})
+    write_json(Path(f"logs/pretrain/{name}.json"), cost(fabric.device, result.seconds) | done)
     print(f"{name}: {result.updates} updates, {result.images / result.seconds:.0f} slices a second, {last}")
 
 

@@ -1,5 +1,6 @@
 """A small made-up study as files, with everything that the page may find."""
 
+import json
 import shutil
 from io import BytesIO
 from pathlib import Path
@@ -219,9 +220,12 @@ def _extras(
     correlation = {one: {other: 1.0 if one == other else -0.2 for other in arms[:-1]} for one in arms[:-1]}
     write_json(root / "metrics/explain_correlation.json", correlation)
     for name in pretrainings[-1:]:
-        write_json(root / "metrics/restoration.json", {name: {"loss": "mse", "mse": 0.0123, "ssim": None}})
-        (root / "report/restoration").mkdir(parents=True)
-        (root / f"report/restoration/{name}.png").write_bytes(png(generator))
+        path = root / f"metrics/pretrain/{name}.json"
+        restored = {"validation_mse": 0.0123, "validation_ssim": None, "validation_sharpness": 0.7}
+        options = {"options": {"loss": "dice_squared", "region": "hole"}}
+        write_json(path, json.loads(path.read_text(encoding="utf-8")) | restored | options)
+        (root / f"report/pretrain/{name}").mkdir(parents=True, exist_ok=True)
+        (root / f"report/pretrain/{name}/restored.png").write_bytes(png(generator))
     folder = root / f"report/explain/{augmented}/augmentation"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "squares.png").write_bytes(png(generator, *picture))

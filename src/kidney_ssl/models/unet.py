@@ -16,7 +16,7 @@ def unet(network: str, seed: int, *, batch_norm_momentum: float = 0.1) -> nn.Mod
         batch_norm_momentum: weight of the newest batch in running statistics.
 
     Returns:
-        A module on the CPU, float32, channels-last: (B, 1, S, S) -> (B, 1, S, S) in (0, 1) by a sigmoid; S is a
+        A module on the CPU, float32: (B, 1, S, S) -> (B, 1, S, S) in (0, 1) by a sigmoid; S is a
         multiple of 32.
     """
     from segmentation_models_pytorch import Unet  # noqa: PLC0415 - four seconds of imports
@@ -28,4 +28,4 @@ def unet(network: str, seed: int, *, batch_norm_momentum: float = 0.1) -> nn.Mod
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = batch_norm_momentum
-    return model.to(memory_format=torch.channels_last)
+    return model

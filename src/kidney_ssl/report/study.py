@@ -86,12 +86,15 @@ class Study:
     large: list[Example]
     small: list[Example]
     pretrainings: dict[str, Pretraining]
-    restoration: dict[str, dict[str, Any]]
-    restored: Pictures
     explained: dict[str, Explained]
     correlation: dict[str, dict[str, float | None]]
     logs: dict[str, dict[str, Any]]
     licence: str
+
+    @property
+    def restorations(self) -> dict[str, Pretraining]:
+        """The pretrainings that restore slices: those with a sharpness."""
+        return {name: one for name, one in self.pretrainings.items() if "validation_sharpness" in one.figures}
 
 
 def read_study(root: Path, settings: Mapping[str, Any]) -> Study:
@@ -111,7 +114,6 @@ def read_study(root: Path, settings: Mapping[str, Any]) -> Study:
     mean, averaged = _mean_slice(root / "data/normalized/train_images.npy")
     large, small = _examples(root / "data", tables.get("train"))
     hu = slices / "tumor_hu.csv"
-    restoration = _optional(metrics / "restoration.json")
     return Study(
         params=settings,
         departures=read_departures(root / "params.yaml"),
@@ -137,8 +139,6 @@ def read_study(root: Path, settings: Mapping[str, Any]) -> Study:
             )
             for name in settings["pretrain"]["methods"]
         },
-        restoration=restoration,
-        restored=_pictures(root / "report/restoration"),
         explained={
             arm: _explained(root, arm)
             for arm in settings["arms"]

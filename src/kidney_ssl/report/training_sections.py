@@ -13,6 +13,7 @@ PROBES = {
     "validation_loss": "validation loss",
 }
 ABSENT = "not on this machine"
+RESTORED = ("restored", "hole")  # pictures that stand in the section of restorations
 NO_MARK = "this augmentation has no such mark"
 
 
@@ -20,16 +21,6 @@ def pictures_of(pictures: Pictures, alt: str, limit: int) -> tuple[list[Picture]
     """Embed pictures with `alt` before their names; also gives the names of those that did not fit."""
     made = {name: embed(content, f"{alt}: {name.replace('_', ' ')}", limit) for name, content in pictures.items()}
     return [one for one in made.values() if one], [name for name, one in made.items() if not one]
-
-
-def flat_table(caption: str, first: str, figures: dict[str, dict[str, Any]]) -> Table | None:
-    """Lay flat figures out, a row a name and a column a figure, whatever the figures are."""
-    names = list(dict.fromkeys(key for one in figures.values() for key, value in one.items() if not _nested(value)))
-    if not names:
-        return None
-    columns = [Column(first, numeric=False), *(Column(name.replace("_", " ")) for name in names)]
-    rows = [[label(name), *(significant(one.get(key)) for key in names)] for name, one in figures.items()]
-    return Table(caption, columns, rows)
 
 
 def _nested(value: object) -> bool:
@@ -43,7 +34,8 @@ def pretrain_section(study: Study) -> dict[str, Any]:
     for name, one in study.pretrainings.items():
         block = study.params["pretrain"]["methods"][name]
         words = f"{name}: {block['method']} from {block['start']} weights"
-        shown.append((name, *pictures_of(one.pictures, words, PRETRAIN_BUDGET // max(count, 1))))
+        held = {title: picture for title, picture in one.pictures.items() if title not in RESTORED}
+        shown.append((name, *pictures_of(held, words, PRETRAIN_BUDGET // max(count, 1))))
     curves = {title: _curves(study, column, title) for column, title in PROBES.items()}
     tables = [_pretrainings(study), _pretexts(study)]
     return {
@@ -122,13 +114,21 @@ def _curves(study: Study, column: str, title: str) -> list[Panel]:
 
 
 def restore_section(study: Study) -> dict[str, Any]:
-    """Lay out the restorations."""
-    shown, left_out = pictures_of(study.restored, "Restorations", RESTORE_BUDGET // max(len(study.restored), 1))
-    return {
-        "table": flat_table("Restorations on validation slices", "pretraining", study.restoration),
-        "pictures": shown,
-        "left_out": left_out,
-    }
+    """Lay out the restorations: each loss beside the error and the sharpness that it came to."""
+    figures = ("mse", "mse_copy", "mse_mean", "psnr", "ssim", "sharpness")
+    rows, pictures = [], []
+    for name, one in study.restorations.items():
+        options = one.figures.get("options") or {}
+        cells = [label(name), label(options.get("loss", MISSING)), label(options.get("region", MISSING))]
+        cells += [whole(one.figures.get("updates"))]
+        rows.append(cells + [number(one.figures.get(f"validation_{key}"), reason="not measured") for key in figures])
+        held = {key: one.pictures[key] for key in RESTORED if key in one.pictures}
+        pictures.append((name, *pictures_of(held, name, RESTORE_BUDGET // (len(RESTORED) * len(study.restorations)))))
+    columns = [Column(title, numeric=False) for title in ("pretraining", "trained with", "counted over")]
+    titles = ("updates", "MSE", "MSE of the input", "MSE of the mean", "PSNR, dB", "SSIM", "sharpness")
+    columns += [Column(title) for title in titles]
+    caption = "Restorations after the last epoch, in what was changed, on validation slices"
+    return {"table": Table(caption, columns, rows) if rows else None, "pictures": pictures}
 
 
 def augmented_arms(study: Study) -> dict[str, str]:

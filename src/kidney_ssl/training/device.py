@@ -1,6 +1,7 @@
 """Device, precision and threads, through Lightning Fabric."""
 
 import os
+import resource
 import sys
 from typing import TYPE_CHECKING, Any, cast
 
@@ -50,6 +51,18 @@ def numerics(fabric: "Fabric") -> dict[str, str | int]:
         "precision": fabric.strategy.precision.precision,
         "threads": torch.get_num_threads(),
     }
+
+
+def cost(device: torch.device, seconds: float) -> dict[str, str | float]:
+    """What a training took, for logs that no result depends on: wall time, device, peak memory in MB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    found: dict[str, str | float] = {"device": device.type, "memory_mb": round(peak), "seconds": round(seconds, 1)}
+    if device.type == "cuda":
+        found |= {
+            "device": torch.cuda.get_device_name(device),
+            "gpu_memory_mb": round(torch.cuda.max_memory_allocated(device) / 2**20),
+        }
+    return found
 
 
 def _fabric_class() -> Any:

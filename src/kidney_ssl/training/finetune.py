@@ -52,7 +52,7 @@ class Classification(nn.Module):
 
 @dataclass(frozen=True)
 class Result:
-    """What a fine-tuning gives; `seconds` and `images` (slices trained on) are for logs alone."""
+    """What a fine-tuning gives; `seconds`, `images` (slices trained on) and `updates` are for logs alone."""
 
     curves: pd.DataFrame
     predictions: pd.DataFrame
@@ -61,6 +61,7 @@ class Result:
     epochs: int
     seconds: float
     images: int
+    updates: int
 
 
 def finetune(
@@ -178,6 +179,7 @@ def finetune(
             epochs=epochs,
             seconds=time.monotonic() - started,
             images=len(data["train"]) * epochs * len(learning_rates),
+            updates=updates * epochs * len(learning_rates),
         )
         save_weights(selections[best].weights, out / "model.safetensors")
         result.curves.to_csv(out / "curves.csv", index=False)

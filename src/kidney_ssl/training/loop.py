@@ -79,6 +79,9 @@ def train(
     """
     from tqdm import tqdm  # noqa: PLC0415
 
+    if fabric.device.type == "cuda":
+        # Tensor cores are faster on channels-last memory; small convolutions on a CPU are slower, up to a third.
+        task.to(memory_format=torch.channels_last)
     wrapped, optimizer = fabric.setup(task, optimizer)
     wrapped.mark_forward_method("step")
     generator = seeded(seed, "task", device=fabric.device)
