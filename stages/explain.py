@@ -21,7 +21,7 @@ from kidney_ssl.params import Explain, Params
 from kidney_ssl.report.pictures import write_card, write_picture
 from kidney_ssl.training.augmented import augmenting, epoch_figures, operation_pictures
 from kidney_ssl.training.batches import read_part
-from kidney_ssl.training.device import make_fabric
+from kidney_ssl.training.device import choose_device
 from stages import run
 
 BATCH = 32
@@ -34,10 +34,10 @@ def main(arm: str) -> None:
     if arm not in settings.arms:
         raise InputError(f"arms: no arm '{arm}' in params.yaml, known: {', '.join(settings.arms)}")
     wanted, compute = settings.explain, settings.compute
-    device = make_fabric(compute.device, "32", compute.threads).device
+    device = choose_device(compute.device, compute.threads)
     images = load_array(Path("data/normalized/test_images.npy"))
     masks = load_array(Path("data/slices/test_masks.npy"))
-    own, baseline = (_predictions(name, wanted) for name in (arm, wanted.baseline))
+    own, baseline = (_predictions(name, wanted) for name in (arm, settings.analysis.baseline))
     model = classifier(settings.network, 0).to(device)
     load_classifier(model, Path(f"models/finetune/{arm}-{wanted.percent}-{wanted.seed}/model.safetensors"))
 

@@ -10,26 +10,33 @@ import pandas as pd
 
 from kidney_ssl import params
 from kidney_ssl.evaluation.maps import correlations
+from kidney_ssl.evaluation.metrics import read_predictions
 from kidney_ssl.jsonfile import write_json
+from kidney_ssl.report.comparisons import add_intervals, as_rows, compare, comparisons_markdown, plan_hash
 from kidney_ssl.report.page import read_study, write_page
 from kidney_ssl.report.tables import Run, long_curves, long_metrics, markdown, pretext_markdown, summarise
 from stages import run
 
 
 def main() -> None:
-    """Write metrics/summary.json, metrics/explain_correlation.json, plots/*.csv and report/summary.md."""
+    """Write metrics/{summary,comparisons,explain_correlation}.json, plots/*.csv, report/summary.md and the page."""
     settings = params.load()
     # From the parameters, never from the files that lie there: a removed arm must not live on.
     runs = [Run(*one) for one in product(settings.arms, settings.percents, settings.seeds)]
     _prune(runs, list(settings.pretrain.methods), list(settings.arms))
     results = {one: json.loads(Path(f"metrics/evaluate/{one.name}.json").read_text()) for one in runs}
-    summary = summarise(results, published=settings.report.published)
+    alone = summarise(results, published=settings.report.published)
+    analysis = settings.analysis.model_dump(mode="json")
+    found, differences = compare({arm: _predictions(arm, settings.seeds) for arm in settings.arms}, analysis)
+    summary = add_intervals(alone, found, differences)
+    comparisons = as_rows(differences)
     write_json(Path("metrics/summary.json"), summary)
+    write_json(Path("metrics/comparisons.json"), {"plan": plan_hash(analysis), "differences": comparisons})
     maps = {arm: np.load(f"report/explain/{arm}/maps.npy") for arm in settings.arms}
     write_json(Path("metrics/explain_correlation.json"), correlations(maps))
     for name, table in {
         "curves": long_curves({one: pd.read_csv(f"models/finetune/{one.name}/curves.csv") for one in runs}),
-        "metrics": long_metrics(summary),
+        "metrics": long_metrics(alone),
     }.items():
         Path("plots").mkdir(exist_ok=True)
         table.to_csv(f"plots/{name}.csv", index=False, lineterminator="\n")
@@ -38,11 +45,17 @@ def main() -> None:
         name: json.loads(Path(f"metrics/pretrain/{name}.json").read_text(encoding="utf-8"))
         for name in settings.pretrain.methods
     }
-    text = markdown(summary, source=settings.data.source, test_cases=test_cases) + pretext_markdown(pretexts)
+    text = markdown(summary, source=settings.data.source, test_cases=test_cases)
+    text += comparisons_markdown(comparisons, analysis) + pretext_markdown(pretexts)
     Path("report").mkdir(exist_ok=True)
     Path("report/summary.md").write_text(text, encoding="utf-8")
     write_page(read_study(Path(), settings.model_dump()), Path("report/index.html"))
     print(text)
+
+
+def _predictions(arm: str, seeds: list[int]) -> list[pd.DataFrame]:
+    """Predictions of an arm with all the labels, one table a seed."""
+    return [read_predictions(Path(f"models/finetune/{arm}-100-{seed}/predictions.csv")) for seed in seeds]
 
 
 def _prune(runs: list[Run], pretrainings: list[str], arms: list[str]) -> None:

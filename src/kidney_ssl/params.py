@@ -227,10 +227,20 @@ class Finetune(Section):
     batch_norm_momentum: Annotated[float, Field(gt=0, le=1)]
 
 
+class Analysis(Section):
+    """What was decided before the figures were seen; the report prints it with its hash."""
+
+    baseline: Name
+    primary: Literal["auroc_against_kidney", "auroc", "accuracy", "f1"]
+    contrasts: list[Annotated[tuple[Name, Name], Field(strict=False)]]
+    margin: Share
+    resamples: Annotated[int, Field(ge=100)]
+    seed: Seed
+
+
 class Explain(Section):
     """Which slices and which maps are shown and measured."""
 
-    baseline: Name
     percent: Literal[100]
     seed: Seed
     layer: str
@@ -272,6 +282,7 @@ class Params(Section):
     percents: Annotated[list[Literal[100]], Field(min_length=1)]
     seeds: Annotated[list[Seed], Field(min_length=1)]
     finetune: Finetune
+    analysis: Analysis
     explain: Explain
     report: Report
     compute: Compute
@@ -288,8 +299,14 @@ class Params(Section):
         for name, arm in self.arms.items():
             if arm.weights not in known:
                 raise ValueError(f"arms.{name}.weights: unknown '{arm.weights}', known: {', '.join(known)}")
-        if self.explain.baseline not in self.arms:
-            raise ValueError(f"explain.baseline: unknown '{self.explain.baseline}', known: {', '.join(self.arms)}")
+        plan = self.analysis
+        compared = [("baseline", plan.baseline), *(("contrasts", one) for pair in plan.contrasts for one in pair)]
+        for key, one in compared:
+            if one not in self.arms:
+                raise ValueError(f"analysis.{key}: unknown '{one}', known: {', '.join(self.arms)}")
+        pairs = [frozenset(pair) for pair in plan.contrasts]
+        if len(set(pairs)) < len(pairs) or any(len(pair) < 2 for pair in pairs):
+            raise ValueError("analysis.contrasts: a pair stands there twice, or an arm against itself")
         if self.explain.percent not in self.percents:
             raise ValueError(f"explain.percent: {self.explain.percent} is none of percents, {self.percents}")
         if self.explain.seed not in self.seeds:

@@ -11,8 +11,9 @@ import pandas as pd
 import yaml
 from PIL import Image
 
-from kidney_ssl.evaluation.metrics import evaluate
+from kidney_ssl.evaluation.metrics import evaluate, read_predictions
 from kidney_ssl.jsonfile import write_json
+from kidney_ssl.report.comparisons import add_intervals, as_rows, compare
 from kidney_ssl.report.tables import Run, summarise
 
 ROOT = Path(__file__).parents[2]
@@ -89,7 +90,15 @@ def write_study(
         run: evaluate(*(root / f"models/finetune/{run.name}/{n}.csv" for n in ("predictions", "curves")))
         for run in runs
     }
-    write_json(root / "metrics/summary.json", summarise(results, published=published))
+    settings["analysis"] |= {"baseline": next(iter(arms)), "contrasts": [], "resamples": 200}
+    tested: dict[str, list[pd.DataFrame]] = {}
+    for run in runs:
+        tested.setdefault(run.arm, []).append(read_predictions(root / f"models/finetune/{run.name}/predictions.csv"))
+    of_arms, differenced = compare(tested, settings["analysis"])
+    write_json(
+        root / "metrics/summary.json", add_intervals(summarise(results, published=published), of_arms, differenced)
+    )
+    write_json(root / "metrics/comparisons.json", {"differences": as_rows(differenced)})
     if extras:
         _extras(root, list(arms), names, tables["test"], generator, picture=picture)
         for run in runs[:-1]:

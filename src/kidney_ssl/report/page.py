@@ -8,6 +8,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from kidney_ssl.report.cells import Column, Table, label
+from kidney_ssl.report.comparison_section import comparison_section
 from kidney_ssl.report.data_section import data_section
 from kidney_ssl.report.departures import Departure
 from kidney_ssl.report.explain_section import explain_section
@@ -69,6 +70,7 @@ def _content(study: Study) -> dict[str, Any]:
         "normalization": study.normalization,
         "data": data_section(study),
         "results": results_section(study),
+        "comparison": comparison_section(study),
         "pretrain": pretrain_section(study),
         "restore": restore_section(study),
         "augment": augment_section(study),

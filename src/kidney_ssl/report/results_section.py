@@ -65,9 +65,8 @@ def results_section(study: Study) -> dict[str, Any]:
 
 
 def baseline(study: Study) -> str:
-    """Name the arm that the others are read against: ImageNet weights as in the thesis, else random, else the first."""
-    arms = list(study.params["arms"])
-    return next((name for name in ("imagenet", "random") if name in arms), arms[0])
+    """Name the arm that the others are compared with."""
+    return str(study.params["analysis"]["baseline"])
 
 
 def shows_published(study: Study) -> bool:
@@ -150,7 +149,7 @@ def _metrics(study: Study, percent: int) -> Table:
     for key in study.summary:
         budget = next((value for value in others if key.endswith(f"_{value}")), 100)
         name = key if budget == 100 else key.removesuffix(f"_{budget}")
-        if budget == percent and not name.endswith(("_low", "_high", "_published")):
+        if budget == percent and not name.endswith(("_low", "_high", "_difference", "_published")):
             names.append(name)
     order = list(METRICS)
     names.sort(key=lambda name: (order.index(name) if name in order else len(order), name))

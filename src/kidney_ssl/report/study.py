@@ -88,6 +88,7 @@ class Study:
     pretrainings: dict[str, Pretraining]
     explained: dict[str, Explained]
     correlation: dict[str, dict[str, float | None]]
+    comparisons: dict[str, Any]
     logs: dict[str, dict[str, Any]]
     licence: str
 
@@ -145,6 +146,7 @@ def read_study(root: Path, settings: Mapping[str, Any]) -> Study:
             if (metrics / f"explain/{arm}.json").exists() or (root / f"report/explain/{arm}").exists()
         },
         correlation=_optional(metrics / "explain_correlation.json"),
+        comparisons=_optional(metrics / "comparisons.json"),
         logs={
             path.relative_to(root / "logs").with_suffix("").as_posix(): _needed(path)
             for path in sorted((root / "logs").rglob("*.json"))

@@ -124,10 +124,14 @@ def markdown(summary: Summary, *, source: str, test_cases: int) -> str:
         "|---|" + "---:|" * len(shown),
     ]
     for arm in arms:
-        cells = [summary[name].get(arm) for name in shown]
-        lines.append(f"| {arm} | " + " | ".join(map(_cell, cells)) + " |")
+        cells = [_cell(summary[name].get(arm)) for name in shown]
+        ends = [summary.get(f"{shown[0]}_{end}", {}).get(arm) for end in ("low", "high")]
+        if None not in ends:
+            cells[0] += f" ({_cell(ends[0])} to {_cell(ends[1])})"
+        lines.append(f"| {arm} | " + " | ".join(cells) + " |")
     lines += [
         "",
+        "In brackets: the 95 % interval, by resampling test cases.",
         'The epoch is chosen on validation; "best epoch on test" is the thesis\'s protocol, a choice on the test set.',
     ]
     return "\n".join(lines) + "\n"

@@ -25,9 +25,20 @@ def findings(study: Study) -> list[str]:
         if seeds == 1
         else f"Each figure is the mean over {seeds} seeds."
     )
-    if not any(name.endswith("_low") for name in study.summary):
-        said.append("No intervals were computed, so no difference between arms on this page is a finding.")
-    return said
+    return said + _verdicts(study)
+
+
+def _verdicts(study: Study) -> list[str]:
+    """Say how the arms compare with the baseline in the primary figure, by the rules of the analysis plan."""
+    primary = study.params["analysis"]["primary"]
+    verdicts: dict[str, list[str]] = {}
+    for row in study.comparisons.get("differences", []):
+        if row["family"] == "baseline" and row["metric"] == primary:
+            verdicts.setdefault(row["verdict"], []).append(row["arm"])
+    if not verdicts:
+        return ["No arm was compared with the baseline, so no difference on this page is a finding."]
+    told = "; ".join(f"{verdict}: {', '.join(arms)}" for verdict, arms in sorted(verdicts.items()))
+    return [f"Against {baseline(study)} in {primary.replace('_', ' ')}, all comparisons taken together, {told}."]
 
 
 def _spread(study: Study, name: str, words: str, chance: float | None) -> list[str]:

@@ -13,32 +13,48 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 
-def make_fabric(device: str = "auto", precision: str = "auto", threads: int = 1) -> "Fabric":
-    """Choose device and precision and make runs on one machine repeat bit by bit.
+def choose_device(device: str = "auto", threads: int = 1) -> torch.device:
+    """Choose the device and make runs on one machine repeat bit by bit.
 
-    Sets the process's thread count and torch's deterministic algorithms (an operation that has none warns).
+    Sets the process's thread count, and on a GPU torch's deterministic algorithms (an operation that has none warns);
+    the CPU's kernels repeat without, and asking for them imports torch's compiler.
 
     Args:
         device: `auto` (CUDA where there is one), `cpu` or `cuda`.
-        precision: `32`; `bf16` and `16` (loss scaling) run the network under autocast, with weights in float32;
-            `auto` is bf16 where it is fast (a GPU with bf16 units), else 32.
         threads: CPU threads of one operation; sums depend on it, hence trained bits too.
 
     Raises:
-        InputError: CUDA is asked for and absent, or 16 without a GPU.
+        InputError: CUDA is asked for and absent.
     """
     cuda = torch.cuda.is_available() if device == "auto" else device == "cuda"
     if cuda and not torch.cuda.is_available():
         raise InputError("compute.device: cuda, but torch finds no CUDA device; set it to auto or cpu")
+    torch.set_num_threads(threads)
+    if cuda:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats sums only with a fixed workspace
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs time
+        torch.backends.cudnn.benchmark = False  # it would choose algorithms by the clock
+    return torch.device("cuda" if cuda else "cpu")
+
+
+def make_fabric(device: str = "auto", precision: str = "auto", threads: int = 1) -> "Fabric":
+    """Choose device and precision; see `choose_device`.
+
+    Args:
+        device: `auto`, `cpu` or `cuda`.
+        precision: `32`; `bf16` and `16` (loss scaling) run the network under autocast, with weights in float32;
+            `auto` is bf16 where it is fast (a GPU with bf16 units), else 32.
+        threads: CPU threads of one operation.
+
+    Raises:
+        InputError: CUDA is asked for and absent, or 16 without a GPU.
+    """
+    cuda = choose_device(device, threads).type == "cuda"
     if precision == "16" and not cuda:
         raise InputError("compute.precision: 16 needs a GPU; set it to auto, 32 or bf16")
     if precision == "auto":
         precision = "bf16" if cuda and torch.cuda.is_bf16_supported(including_emulation=False) else "32"
-    torch.set_num_threads(threads)
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats sums only with a fixed workspace
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs time
-    torch.backends.cudnn.benchmark = False  # it would choose algorithms by the clock
     mode = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[precision]
     fabric = _fabric_class()(accelerator="cuda" if cuda else "cpu", devices=1, precision=cast(Any, mode))
     return cast("Fabric", fabric)
