@@ -34,7 +34,6 @@ def test_auto_on_the_cpu_is_float32_and_threads_are_set():
     assert fabric.strategy.precision.precision == "32-true"
     assert fabric.device.type == "cpu"
     assert torch.get_num_threads() == 1
-    assert torch.are_deterministic_algorithms_enabled()
 
 
 def test_bf16_is_autocast_with_weights_in_float32():
@@ -43,3 +42,9 @@ def test_bf16_is_autocast_with_weights_in_float32():
     with fabric.autocast():
         assert torch.nn.functional.linear(torch.ones(1, 2), layer.weight).dtype == torch.bfloat16
     assert layer.weight.dtype == torch.float32
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_runs_deterministic_algorithms():
+    make_fabric("cuda", "32", 1)
+    assert torch.are_deterministic_algorithms_enabled()
