@@ -33,7 +33,7 @@ def predictions(skill: float, *, cases: int = 40) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def compared():
-    tables = {"random": [predictions(0.2)], "good": [predictions(3.0)], "poor": [predictions(0.2)]}
+    tables = {"random": [predictions(0.2)], "good": [predictions(1.2)], "poor": [predictions(0.2)]}
     return tables, *compare(tables, PLAN)
 
 

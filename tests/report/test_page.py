@@ -128,7 +128,13 @@ def test_every_figure_of_the_summary_stands_in_its_row_and_column(whole):
     assert list(rows) == list(ARMS)
     names = {"accuracy": "accuracy", "auroc_against_kidney": "AUROC against kidney", "brier": "Brier", "f1": "F1"}
     for key, column in names.items():
-        assert {arm: rows[arm][column] for arm in rows} == {arm: f"{summary[key][arm]:.3f}" for arm in rows}
+        low, high = (summary[f"{key}_{end}"] for end in ("low", "high"))
+        interval = {
+            arm: "" if None in (low[arm], high[arm]) else f" ({low[arm]:.3f} to {high[arm]:.3f})" for arm in rows
+        }
+        assert {arm: rows[arm][column] for arm in rows} == {
+            arm: f"{summary[key][arm]:.3f}{interval[arm]}" for arm in rows
+        }
     assert all(len(row) == len(summary) for row in rows.values())
 
 
