@@ -129,13 +129,11 @@ def test_every_figure_of_the_summary_stands_in_its_row_and_column(whole):
     names = {"accuracy": "accuracy", "auroc_against_kidney": "AUROC against kidney", "brier": "Brier", "f1": "F1"}
     for key, column in names.items():
         low, high = (summary[f"{key}_{end}"] for end in ("low", "high"))
-        interval = {
-            arm: "" if None in (low[arm], high[arm]) else f" ({low[arm]:.3f} to {high[arm]:.3f})" for arm in rows
-        }
-        assert {arm: rows[arm][column] for arm in rows} == {
-            arm: f"{summary[key][arm]:.3f}{interval[arm]}" for arm in rows
-        }
-    assert all(len(row) == len(summary) for row in rows.values())
+        for arm in rows:
+            interval = "" if low[arm] is None else f" ({low[arm]:.3f} to {high[arm]:.3f})"
+            assert rows[arm][column] == f"{summary[key][arm]:.3f}{interval}"
+    figures = [key for key in summary if not key.endswith(("_low", "_high", "_difference"))]
+    assert all(len(row) == len(figures) for row in rows.values())
 
 
 def test_sensitivity_by_size_is_that_of_a_plain_count(whole):
