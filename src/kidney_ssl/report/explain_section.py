@@ -3,12 +3,14 @@
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
+
 from kidney_ssl.report.cells import MISSING, Cell, Column, Table, label, number, significant
 from kidney_ssl.report.figures import Picture, embed
 from kidney_ssl.report.study import Study
 
-BUDGET = 1_500_000  # bytes for the pictures
-MOST = 144  # cards on the page
+BUDGET = 2_000_000  # bytes for the pictures
+MOST = 240  # cards on the page
 OUTCOMES = {
     "TP": "tumour found",
     "FN": "tumour missed",
@@ -56,8 +58,9 @@ def _cards(study: Study) -> tuple[list[Card], int]:
     for arm, one in study.explained.items():
         rows = one.cards[one.cards["file"].astype(str).isin(one.pictures)]
         total += len(rows)
-        first = rows["kind"] != "same"
-        chosen += [(arm, row) for row in rows.loc[first.sort_values(kind="stable").index][:each].to_dict("records")]
+        errors = rows[rows["kind"] != "same"][: max(1, each // 3)]  # a third of the room at least is for an arm's own
+        same = rows[rows["kind"] == "same"][: max(1, each - len(errors))]
+        chosen += [(arm, row) for row in pd.concat([same, errors]).to_dict("records")]
     cards = []
     for arm, row in chosen:
         where = f"{row['case']}, slice {row['slice']}"
