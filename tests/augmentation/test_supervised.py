@@ -19,7 +19,7 @@ from sklearn.preprocessing import StandardScaler
 from kidney_ssl.augmentation.supervised import Method, blur, move
 from kidney_ssl.data.phantom import make_case
 from kidney_ssl.errors import InputError
-from kidney_ssl.pretext.restoration import pixels
+from kidney_ssl.pretext.base import pixels
 from tests.augmentation.toy_training import REGIONS, SMALL, TUMOR, Toy, generator
 
 SEEN = 0.5

@@ -7,7 +7,7 @@ from skimage.measure import label, regionprops
 
 from kidney_ssl.augmentation.unsupervised import Method
 from kidney_ssl.errors import InputError
-from kidney_ssl.pretext.restoration import pixels
+from kidney_ssl.pretext.base import pixels
 from tests.augmentation.toy_training import REGIONS, Toy, generator
 
 COUNT = 256

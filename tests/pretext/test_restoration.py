@@ -14,7 +14,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
 
 from kidney_ssl.errors import InputError
-from kidney_ssl.pretext.base import Setting
+from kidney_ssl.pretext.base import Setting, pixels
 from kidney_ssl.pretext.restoration import (
     FLAT,
     LOSSES,
@@ -29,7 +29,6 @@ from kidney_ssl.pretext.restoration import (
     gradient_energy,
     judged,
     mse,
-    pixels,
     psnr,
     sharpness,
     square,

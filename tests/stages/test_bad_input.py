@@ -178,7 +178,7 @@ def test_every_wrong_key_of_the_parameters_is_named_in_one_line(prepared):
 
 
 def test_an_arm_with_unknown_weights_is_refused_with_the_known_ones(prepared):
-    with prepared.changed({"arms.newcomer": {"weights": "initial/nothing"}}):
+    with prepared.changed({"arms.newcomer": {"weights": "initial/nothing", "augmentation": "none"}}):
         line = refused(prepared, "select")
     assert "arms.newcomer.weights: unknown 'initial/nothing', known: initial/random" in line
 

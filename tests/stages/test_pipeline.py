@@ -167,7 +167,7 @@ def test_other_random_weights_leave_the_data_alone(smoke):
 
 def test_a_new_arm_reruns_nothing_old(smoke):
     percent, seed = smoke.params["percents"][0], smoke.params["seeds"][0]
-    found = would_run(smoke, {"arms.newcomer": {"weights": "initial/random"}})
+    found = would_run(smoke, {"arms.newcomer": {"weights": "initial/random", "augmentation": "none"}})
     name = f"newcomer-{percent}-{seed}"
     assert sorted(found) == sorted(
         ["arm@newcomer", f"finetune@{name}", f"evaluate@{name}", "explain@newcomer", "report"]
@@ -184,3 +184,13 @@ def test_what_a_removed_arm_left_behind_is_cleared_away_and_not_reported(smoke):
     assert running(smoke.succeed("dvc", "repro")) == ["report"]
     assert not any(path.exists() for path in left)
     assert (smoke.folder / "dvc.lock").read_bytes() == lock
+
+
+def test_every_stage_notes_what_it_took_outside_the_lock(smoke):
+    arm, run = next(iter(smoke.params["arms"])), run_names(smoke)[0]
+    names = [f"arm/{arm}", f"explain/{arm}", f"finetune/{run}", f"evaluate/{run}", "initialize/random"]
+    for name in ("download", "select", "slice", "normalize", *names):
+        log = json.loads((smoke.folder / f"logs/{name}.json").read_text())
+        assert log["seconds"] >= 0
+        assert log["memory_mb"] > 10
+    assert "logs/" not in (smoke.folder / "dvc.lock").read_text()

@@ -161,10 +161,23 @@ def augment_section(study: Study) -> dict[str, Any]:
 
 
 def cost_section(study: Study) -> Table:
-    """Lay out what each stage cost on this machine, from logs that no result depends on."""
-    expected = [f"pretrain/{name}" for name in study.pretrainings] + [f"finetune/{run.name}" for run in study.runs]
+    """Lay out what each stage cost on this machine, from logs that no result depends on.
+
+    The report stage itself is still running when the page is written, so it is not in the table.
+    """
+    runs = [run.name for run in study.runs]
+    named: dict[str, list[str]] = {
+        "initialize": [name for name, block in study.params["initialize"].items() if block],
+        "pretrain": list(study.pretrainings),
+        "arm": list(study.params["arms"]),
+        "finetune": runs,
+        "evaluate": runs,
+        "explain": list(study.params["arms"]),
+    }
+    expected = ["download", "select", "slice", "normalize"]
+    expected += [f"{stage}/{name}" for stage, names in named.items() for name in names]
     rows = []
-    for name in expected + [name for name in study.logs if name not in expected and "/" not in name]:
+    for name in expected:
         log = study.logs.get(name, {})
         stage, _, of = name.partition("/")
         updates = log.get("updates")
@@ -188,4 +201,4 @@ def cost_section(study: Study) -> Table:
         )
     titles = ("stage", "run", "wall seconds", "slices", "slices per second", "updates", "peak memory, MB", "device")
     columns = [Column(title, numeric=title not in ("stage", "run", "device")) for title in titles]
-    return Table("Cost of each training, on this machine", columns, rows)
+    return Table("Cost of each stage, on this machine", columns, rows)
