@@ -453,6 +453,8 @@ def test_a_case_that_does_not_exist_is_refused(tmp_path: Path, hub: Hub) -> None
 
 def start_process(store: Path, hub: Hub, env: dict[str, str] | None = None, **changes: object) -> subprocess.Popen[str]:
     code = (
+        # A shell starts background jobs with the interrupt ignored, and whoever is started by them inherits that.
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
         "import json, sys; from pathlib import Path; from kidney_ssl.data import fetch, kits23; "
         "fetch.FIRST_WAIT_S = 0.01; "
         "print(len(kits23.download(Path(sys.argv[1]), **json.loads(sys.argv[2]))))"
