@@ -1,6 +1,6 @@
 # Everything people and CI call. Each target sets up .venv by itself.
 .DELETE_ON_ERROR:
-.PHONY: repro setup test check bench clean
+.PHONY: repro plan folds setup test check bench clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -9,6 +9,12 @@ export DVC_NO_ANALYTICS := 1
 
 repro: .venv/complete          ## run what is out of date in the study of params.yaml, WORKERS arms at a time
 	python -m stages $(WORKERS)
+
+plan: .venv/complete           ## what repro would do: stages, updates, hours, disk
+	python -m stages.plan $(WORKERS)
+
+folds: .venv/complete          ## the study once for each fold of data.folds, and figures over them
+	python -m stages.folds $(WORKERS)
 
 setup: .venv/complete          ## make .venv, nothing else
 
@@ -22,11 +28,12 @@ setup: .venv/complete          ## make .venv, nothing else
 test: .venv/complete           ## all tests
 	pytest
 
-check: .venv/complete          ## style, types, import directions
+check: .venv/complete          ## style, types, import directions, known vulnerabilities where the network answers
 	ruff check .
 	ruff format --check .
 	mypy
 	lint-imports --no-cache
+	python .ci/audit.py
 
 bench: .venv/complete          ## side-by-side measurements, written to metrics/benchmarks.json
 	python -m benchmarks

@@ -80,7 +80,7 @@ def peak_mb(command: Sequence[str], *, cwd: Path | None = None, environment: Map
                     with contextlib.suppress(psutil.NoSuchProcess):
                         total += one.memory_info().rss
             most = max(most, total)
-            time.sleep(0.01)
+            time.sleep(0.01)  # looking more often would take the measured process's time
     if process.returncode:
         raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
     return most / 2**20

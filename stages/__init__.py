@@ -1,13 +1,16 @@
 """One thin entry point per stage: `python -m stages.<name>`; dvc.yaml calls them."""
 
+import errno
 import gc
 import json
 import os
 import resource
 import sys
 import time
+import traceback
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 # Importing torch makes millions of objects that live to the end: collecting garbage meanwhile only costs time.
@@ -15,29 +18,58 @@ gc.disable()
 # Nothing is sent anywhere.
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
+TOOLS = ("__main__", "folds", "mend", "plan")  # commands of this folder that are no stages
+
+
+DISK = {errno.ENOSPC: "free some", errno.EDQUOT: "free some", errno.EROFS: "write elsewhere, or mount it to be written"}
+
 
 def run(main: Callable[..., None]) -> None:
-    """Run a stage: arguments from the command line, warnings on one line, bad input without a traceback.
+    """Run a stage: arguments from the command line, warnings on one line, no traceback for bad input or a full disk.
 
-    What it took goes to `logs/<stage>.json` or `logs/<stage>/<arguments>.json`, which no result depends on.
+    What it took goes to `logs/<stage>.json` or `logs/<stage>/<arguments>.json`, which no result depends on. Of several
+    processes the first alone warns and logs.
     """
     from kidney_ssl.errors import InputError  # noqa: PLC0415 - after gc.disable()
+    from kidney_ssl.training.exclusive import exclusive  # noqa: PLC0415
+    from stages import launcher, mend  # noqa: PLC0415
 
     gc.freeze()
     gc.enable()
-    warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+    first = launcher.rank() == 0
+    warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr) if first else None
     started = time.time()
+    stage = Path(sys.argv[0]).stem
     try:
-        main(*sys.argv[1:])
+        # A killed dvc leaves its stage running: one started beside it would write the same files.
+        alone = exclusive(Path("checkpoints/running"), "-".join([stage, *sys.argv[1:]]))
+        with alone if first and stage not in TOOLS else nullcontext():
+            if first and "DVC_STAGE" in os.environ:
+                mend.keep()
+            main(*sys.argv[1:])
+        if first:
+            _log(stage, sys.argv[1:], started)
     except InputError as error:
-        sys.exit(f"error: {error}")
-    _log(Path(sys.argv[0]).stem, sys.argv[1:], started)
+        sys.exit(f"error: {error}" if first else f"error: process {launcher.rank()}: {error}")
+    except OSError as error:
+        if error.errno not in DISK:
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        sys.exit(
+            f"error: {error.strerror}{where}: {DISK[error.errno]}, then run `dvc repro` again; it goes on from here"
+        )
+    except RuntimeError:
+        together = sys.modules.get("torch.distributed")
+        if together is None or not together.is_initialized():
+            raise
+        traceback.print_exc()
+        sys.exit(f"error: process {launcher.rank()}: one of the training's processes failed or was ended, see above")
 
 
 def _log(stage: str, arguments: list[str], started: float) -> None:
     """Note wall time and peak memory, unless the stage has just noted its own."""
     file = Path("logs", stage, "-".join(arguments)).with_suffix(".json") if arguments else Path(f"logs/{stage}.json")
-    if stage == "__main__" or (file.exists() and file.stat().st_mtime >= started):
+    if stage in ("__main__", "mend") or (file.exists() and file.stat().st_mtime >= started):
         return
     # The largest of the workers' peaks too: a volume is read in one of them.
     peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))

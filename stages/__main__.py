@@ -14,7 +14,7 @@ from itertools import product
 from kidney_ssl import params
 from kidney_ssl.errors import InputError
 from kidney_ssl.params import Params
-from stages import run
+from stages import mend, run
 
 DVC = ("dvc", "--wait-for-lock", "repro")
 
@@ -22,17 +22,16 @@ DVC = ("dvc", "--wait-for-lock", "repro")
 def main(workers: str = "") -> None:
     """Run what is out of date; `workers` chains at a time, by default one for each core, on a GPU one."""
     settings = params.load()
+    mend.main()
     # The steps of a training free and take the same memory over and over: keep it, giving it back costs a twentieth.
     os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**30))
     os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**25))
-    if workers and not (workers.isdecimal() and int(workers) > 0):
-        raise InputError(f"workers: '{workers}' is no number of chains to run at a time: give 1 or more")
-    count = int(workers) if workers else _cores(settings)
+    count = worker_count(settings, workers)
     if count > 1 and subprocess.run(["dvc", "status", "--quiet"], check=False).returncode:
         _call(
             [*DVC, "normalize", *(f"initialize@{name}" for name in settings.initialize.model_dump(exclude_none=True))]
         )
-        _side_by_side(chains(settings), count)
+        _side_by_side([*chains(settings), ["shortcut"]], count)
         # These look at the baseline's predictions, which are an arm's own.
         explained = [f"explain@{arm}" for arm in settings.arms]
         _side_by_side([group for start in range(count) if (group := explained[start::count])], count)
@@ -46,6 +45,8 @@ def chains(settings: Params) -> list[list[str]]:
         stages = [f"arm@{arm}"]
         for percent, seed in product(settings.percents, settings.seeds):
             stages += [f"{stage}@{arm}-{percent}-{seed}" for stage in ("finetune", "evaluate")]
+        for extra in settings.extra_runs:
+            stages += [f"{stage}@{arm}-{extra}" for stage in ("finetune_extra", "evaluate_extra")]
         if block.weights.startswith("pretrain/"):
             found[block.weights] += stages
         else:
@@ -55,7 +56,7 @@ def chains(settings: Params) -> list[list[str]]:
 
 def _side_by_side(work: list[list[str]], workers: int) -> None:
     """Run chains, `workers` at a time; each chain's output is shown when it ends, the first failure stops the rest."""
-    from tqdm import tqdm  # noqa: PLC0415
+    from tqdm import tqdm  # noqa: PLC0415 - only when there is something to run
 
     with (
         ThreadPoolExecutor(workers) as pool,
@@ -85,11 +86,22 @@ def _call(command: list[str]) -> None:
         raise InputError("dvc repro failed, see above")
 
 
-def _cores(settings: Params) -> int:
-    """Chains that fit: one on a GPU, whose memory they would share, else cores over torch's threads."""
-    if settings.compute.device != "cpu" and shutil.which("nvidia-smi"):
+def worker_count(settings: Params, workers: str = "") -> int:
+    """Chains to run at a time: what is asked for; else one on a GPU or on several nodes, or what the cores allow.
+
+    Chains on one GPU would share its memory, those on several nodes the port where processes meet.
+
+    Raises:
+        InputError: `workers` is no number from 1.
+    """
+    if workers and not (workers.isdecimal() and int(workers) > 0):
+        raise InputError(f"workers: '{workers}' is no number of chains to run at a time: give 1 or more")
+    if workers:
+        return int(workers)
+    compute = settings.compute
+    if compute.nodes > 1 or (compute.device != "cpu" and shutil.which("nvidia-smi")):
         return 1
-    return max(1, len(os.sched_getaffinity(0)) // settings.compute.threads)
+    return max(1, len(os.sched_getaffinity(0)) // (compute.threads * compute.devices))
 
 
 if __name__ == "__main__":

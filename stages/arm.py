@@ -21,7 +21,7 @@ def main(name: str) -> None:
     shutil.copyfile(f"models/{arm.weights}.safetensors", target)
     # The code's hash: with another augmentation file the fine-tuning must run again, and it depends on this alone.
     code = hashlib.sha256(Path(f"src/kidney_ssl/augmentation/{arm.augmentation}.py").read_bytes()).hexdigest()
-    described = {"arm": name, "augmentation": arm.augmentation, "code": code, "options": arm.options}
+    described = {"arm": name, "code": code} | arm.model_dump(include={"augmentation", "extra_updates", "options"})
     write_json(target.with_suffix(".json"), described)
     print(f"{name}: {arm.weights}, augmentation {arm.augmentation}")
 

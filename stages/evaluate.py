@@ -1,17 +1,16 @@
-"""Compute an arm's figures from its predictions."""
+"""Compute an arm's figures from what fine-tuning wrote."""
 
 from pathlib import Path
 
-from kidney_ssl.evaluation.metrics import evaluate
+from kidney_ssl.evaluation.run import evaluate_run
 from kidney_ssl.jsonfile import write_json
 from stages import run
 
 
-def main(arm: str, percent: str, seed: str) -> None:
-    """Write metrics/evaluate/<arm>-<percent>-<seed>.json."""
-    name = f"{arm}-{percent}-{seed}"
-    trained = Path(f"models/finetune/{name}")
-    figures = evaluate(trained / "predictions.csv", trained / "curves.csv")
+def main(arm: str, *budget: str) -> None:
+    """Write metrics/evaluate/<arm>-<percent>-<seed>.json; `budget` is percent and seed."""
+    name = "-".join((arm, *budget))
+    figures = evaluate_run(Path(f"models/finetune/{name}"), Path("data/slices"))
     write_json(Path(f"metrics/evaluate/{name}.json"), figures)
     test = figures["selected"]["test"]
     print(f"{name}: accuracy {test['accuracy']}, AUROC {test['auroc']} on {test['slices']} slices")

@@ -13,7 +13,7 @@ from kidney_ssl.data.arrays import load_array, load_rows
 from kidney_ssl.errors import InputError
 from kidney_ssl.evaluation.gallery import outcomes, same_slices, worst_errors
 from kidney_ssl.evaluation.gradcam import grad_cam, to_frame
-from kidney_ssl.evaluation.maps import correlation, shares
+from kidney_ssl.evaluation.maps import correlation, measured, shares
 from kidney_ssl.jsonfile import write_json
 from kidney_ssl.models.resnet import classifier, reestimate_batch_norm
 from kidney_ssl.models.weights import load_classifier
@@ -45,11 +45,10 @@ def main(arm: str) -> None:
         batches = np.array_split(rows, max(1, -(-len(rows) // BATCH)))
         return torch.cat([grad_cam(model, _batch(images, part, device), wanted.layer).cpu() for part in batches])
 
-    # The same slices of every arm are measured, spread evenly.
-    measured = np.unique(np.linspace(0, len(own) - 1, min(wanted.slices, len(own))).round().astype(np.int64))
+    rows = measured(len(own), wanted.slices)
     random = classifier(settings.network, wanted.seed).to(device)
-    reestimate_batch_norm(random, (_batch(images, part, device) for part in np.array_split(measured, 4) if len(part)))
-    found = {"": maps_of(model, measured), "randomised_": maps_of(random, measured)}
+    reestimate_batch_norm(random, (_batch(images, part, device) for part in np.array_split(rows, 4) if len(part)))
+    found = {"": maps_of(model, rows), "randomised_": maps_of(random, rows)}
     chosen = {"same": same_slices(baseline, wanted.same), "error": worst_errors(own, wanted.errors)}
     folder = Path(f"report/explain/{arm}")
     shutil.rmtree(folder, ignore_errors=True)
@@ -57,13 +56,13 @@ def main(arm: str) -> None:
     np.save(folder / "maps.npy", found[""].numpy().astype(np.float16))
     size = images.shape[-1]
     cards = []
-    for kind, rows in chosen.items():
-        for row, activation in zip(rows, to_frame(maps_of(model, rows), size) if len(rows) else (), strict=True):
+    for kind, some in chosen.items():
+        for row, activation in zip(some, to_frame(maps_of(model, some), size) if len(some) else (), strict=True):
             file = f"{kind}_{own['case'][row]}_{own['slice'][row]:04d}.webp"
             write_card(folder / file, images[row].astype(np.float32), masks[row] == 2, activation.numpy())
             cards.append({"kind": kind, "file": file, "row": row})
     _write_cards(folder / "cards.csv", pd.DataFrame(cards, columns=["kind", "file", "row"]), own, baseline)
-    hu = load_array(Path("data/slices/test_images.npy"))[measured]
+    hu = load_array(Path("data/slices/test_images.npy"))[rows]
     figures: dict[str, object] = {
         "augmentation": _augmentation(arm, settings, folder, device),
         "layer": wanted.layer,
@@ -72,7 +71,7 @@ def main(arm: str) -> None:
         "correlation_randomised": correlation(found[""].numpy(), found["randomised_"].numpy()),
     }
     for prefix, maps in found.items():
-        of_maps = shares(to_frame(maps, size).numpy(), masks[measured], hu)
+        of_maps = shares(to_frame(maps, size).numpy(), masks[rows], hu)
         figures |= {f"{prefix}{name}": value for name, value in of_maps.items()}
     write_json(Path(f"metrics/explain/{arm}.json"), figures)
     print(f"{arm}: {figures['share_tumor']} of the activation inside tumours, which take {figures['area_tumor']}")

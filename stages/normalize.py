@@ -16,8 +16,7 @@ def main() -> None:
     figures = normalise_store(
         slices,
         normalized,
-        pool=Path("data/pool"),
-        normalized_pool=Path("data/normalized_pool"),
+        others={name: (Path(f"data/{name}"), Path(f"data/normalized_{name}")) for name in ("pool", "natural")},
         fixed=settings.window,
         mode=settings.range,
     )

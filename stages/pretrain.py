@@ -1,4 +1,4 @@
-"""Pretrain an encoder without labels."""
+"""Pretrain an encoder without labels; a control may read the masks."""
 
 import json
 import math
@@ -15,7 +15,7 @@ from kidney_ssl.report.pictures import write_picture
 from kidney_ssl.training.batches import read_part
 from kidney_ssl.training.device import cost, make_fabric
 from kidney_ssl.training.pretrain import Plateau, pretrain
-from stages import run
+from stages import launcher, run
 
 
 def main(name: str) -> None:
@@ -24,15 +24,20 @@ def main(name: str) -> None:
     if name not in settings.pretrain.methods:
         raise InputError(f"pretrain.methods: no '{name}', there are {', '.join(settings.pretrain.methods)}")
     block, compute = settings.pretrain.methods[name], settings.compute
+    launcher.hand_over(compute.devices * compute.nodes)
+    fabric = make_fabric(compute.device, compute.precision, compute.threads, compute.devices, compute.nodes)
+    method = pretext.load(block.method)
     parts = {
-        part: read_part(f"data/normalized/{part}_images.npy", f"data/slices/{part}.csv")
+        part: read_part(
+            f"data/normalized/{part}_images.npy",
+            f"data/slices/{part}.csv",
+            f"data/slices/{part}_masks.npy" if method.reads_masks else None,
+        )
         for part in ("train", "validation")
     }
     pool = parts["train"]
-    if settings.pretrain.pool == "all":
+    if settings.pretrain.pool == "all" and not method.reads_masks:  # the pool's slices have no masks
         pool = read_part("data/normalized_pool/pool_images.npy", "data/pool/pool.csv")
-    fabric = make_fabric(compute.device, compute.precision, compute.threads)
-    method = pretext.load(block.method)
     options = read_options(method, block.options, f"pretrain.methods.{name}.options")
     regions = json.loads(Path("data/normalized/regions.json").read_text(encoding="utf-8"))
     setting = Setting(
@@ -51,17 +56,21 @@ def main(name: str) -> None:
         plateau=Plateau(**block.plateau.model_dump()) if block.plateau else None,
         label=f"pretrain-{name}",
         checkpoints=Path("checkpoints"),
+        checkpoint_seconds=60 * compute.checkpoint_minutes,
         probe=probe_accuracy,
         probe_every=settings.pretrain.probe_every,
         resident=compute.resident,
         **block.model_dump(include={"epochs", "min_updates", "batch_size", "learning_rate", "weight_decay", "seed"}),
     )
+    if not fabric.is_global_zero:
+        return
     curves = Path(f"metrics/pretrain/{name}.csv")
     curves.parent.mkdir(parents=True, exist_ok=True)
     result.curves.round(6).to_csv(curves, index=False, lineterminator="\n")
     last = {key: None if math.isnan(value) else round(value, 6) for key, value in result.curves.iloc[-1].items()}
     done = {"images": result.images, "updates": result.updates}
-    write_json(Path(f"metrics/pretrain/{name}.json"), last | done | {"options": options.model_dump()})
+    said = {"control": method.control, "options": options.model_dump()}
+    write_json(Path(f"metrics/pretrain/{name}.json"), last | done | said)
     pictures = Path(f"report/pretrain/{name}")
     shutil.rmtree(pictures, ignore_errors=True)
     for title, picture in result.pictures.items():

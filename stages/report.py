@@ -2,8 +2,8 @@
 
 import json
 import shutil
-from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,31 +12,38 @@ from kidney_ssl import params
 from kidney_ssl.evaluation.maps import correlations
 from kidney_ssl.evaluation.metrics import read_predictions
 from kidney_ssl.jsonfile import write_json
-from kidney_ssl.report.comparisons import add_intervals, as_rows, compare, comparisons_markdown, plan_hash
+from kidney_ssl.report.cards import cards_markdown
+from kidney_ssl.report.claim_files import read_evidence
+from kidney_ssl.report.claims import claims_markdown, judge
+from kidney_ssl.report.comparisons import Compared, add_intervals, as_rows, compare, comparisons_markdown, plan_hash
+from kidney_ssl.report.learning import learning, learning_markdown, long_learning
 from kidney_ssl.report.page import read_study, write_page
-from kidney_ssl.report.tables import Run, long_curves, long_metrics, markdown, pretext_markdown, summarise
+from kidney_ssl.report.tables import Run, long_curves, long_metrics, markdown, pretext_markdown, spreads, summarise
 from stages import run
 
 
 def main() -> None:
-    """Write metrics/{summary,comparisons,explain_correlation}.json, plots/*.csv, report/summary.md and the page."""
+    """Write the summary, comparisons and learning curves, plots/*.csv, report/summary.md and the page."""
     settings = params.load()
     # From the parameters, never from the files that lie there: a removed arm must not live on.
-    runs = [Run(*one) for one in product(settings.arms, settings.percents, settings.seeds)]
+    runs = [Run(arm, *budget) for arm in settings.arms for budget in settings.budgets]
     _prune(runs, list(settings.pretrain.methods), list(settings.arms))
     results = {one: json.loads(Path(f"metrics/evaluate/{one.name}.json").read_text()) for one in runs}
     alone = summarise(results, published=settings.report.published)
     analysis = settings.analysis.model_dump(mode="json")
-    found, differences = compare({arm: _predictions(arm, settings.seeds) for arm in settings.arms}, analysis)
-    summary = add_intervals(alone, found, differences)
-    comparisons = as_rows(differences)
+    compared = _compare(runs, analysis)
+    summary = add_intervals(alone | spreads(results), compared)
+    comparisons = as_rows(compared)
     write_json(Path("metrics/summary.json"), summary)
     write_json(Path("metrics/comparisons.json"), {"plan": plan_hash(analysis), "differences": comparisons})
+    learned = learning(compared, analysis)
+    write_json(Path("metrics/learning.json"), learned)
     maps = {arm: np.load(f"report/explain/{arm}/maps.npy") for arm in settings.arms}
     write_json(Path("metrics/explain_correlation.json"), correlations(maps))
     for name, table in {
         "curves": long_curves({one: pd.read_csv(f"models/finetune/{one.name}/curves.csv") for one in runs}),
         "metrics": long_metrics(alone),
+        "learning": long_learning(summary, list(compared), analysis),
     }.items():
         Path("plots").mkdir(exist_ok=True)
         table.to_csv(f"plots/{name}.csv", index=False, lineterminator="\n")
@@ -45,17 +52,26 @@ def main() -> None:
         name: json.loads(Path(f"metrics/pretrain/{name}.json").read_text(encoding="utf-8"))
         for name in settings.pretrain.methods
     }
-    text = markdown(summary, source=settings.data.source, test_cases=test_cases)
-    text += comparisons_markdown(comparisons, analysis) + pretext_markdown(pretexts)
+    text = markdown(summary, source=settings.data.source, test_cases=test_cases, percents=list(compared))
+    text += comparisons_markdown(comparisons, analysis) + learning_markdown(learned, analysis)
+    text += pretext_markdown(pretexts)
+    judged = judge(read_evidence(Path(), settings.model_dump()))
+    write_json(Path("metrics/claims.json"), judged)
+    text += claims_markdown(judged, source=settings.data.source)
     Path("report").mkdir(exist_ok=True)
+    Path("report/cards.md").write_text(cards_markdown(Path(), settings.model_dump()), encoding="utf-8")
     Path("report/summary.md").write_text(text, encoding="utf-8")
     write_page(read_study(Path(), settings.model_dump()), Path("report/index.html"))
     print(text)
 
 
-def _predictions(arm: str, seeds: list[int]) -> list[pd.DataFrame]:
-    """Predictions of an arm with all the labels, one table a seed."""
-    return [read_predictions(Path(f"models/finetune/{arm}-100-{seed}/predictions.csv")) for seed in seeds]
+def _compare(runs: list[Run], analysis: dict[str, Any]) -> dict[int, Compared]:
+    """Compare the arms at every label budget: percent -> arm -> one table a seed."""
+    tables: dict[int, dict[str, list[pd.DataFrame]]] = {}
+    for one in runs:
+        predictions = read_predictions(Path(f"models/finetune/{one.name}/predictions.csv"))
+        tables.setdefault(one.percent, {}).setdefault(one.arm, []).append(predictions)
+    return {percent: compare(of_budget, analysis) for percent, of_budget in sorted(tables.items())}
 
 
 def _prune(runs: list[Run], pretrainings: list[str], arms: list[str]) -> None:

@@ -1,5 +1,7 @@
 """Choose slices and split cases, from the label volumes alone."""
 
+import shutil
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -9,7 +11,8 @@ from kidney_ssl.data import manifest
 from kidney_ssl.data.cases import each_case
 from kidney_ssl.data.reader import Reader
 from kidney_ssl.data.registry import kits23_block
-from kidney_ssl.data.selection import select, slice_rows
+from kidney_ssl.data.selection import SPLITS, select, slice_rows
+from kidney_ssl.errors import InputError
 from kidney_ssl.jsonfile import write_json
 from stages import run
 
@@ -19,8 +22,14 @@ def main() -> None:
     settings = params.load()
     data, compute = settings.data, settings.compute
     reader = Reader(data.store, manifest.by_case(Path("data/manifest.csv")))
+    parts = Path("checkpoints/select")
+    parts.mkdir(parents=True, exist_ok=True)
     areas = each_case(
-        reader.areas, sorted(reader.files), workers=compute.workers, scheduler=compute.scheduler, description="select"
+        partial(reader.areas, parts=parts),
+        sorted(reader.files),
+        workers=compute.workers,
+        scheduler=compute.scheduler,
+        description="select",
     )
     slices = pd.concat(
         slice_rows(case, counts, spacing_mm, kits23_block(reader.files[case]["segmentation"].sha256))
@@ -35,12 +44,20 @@ def main() -> None:
         split_seed=data.seed,
         draw_seed=settings.select.seed,
     )
+    for split in SPLITS:
+        of_split = cases.loc[cases["split"] == split, "case"]
+        if len(of_split) and not (selection["split"] == split).any():
+            raise InputError(
+                f"the {split} cases ({', '.join(of_split)}) have no slice of any class that was drawn: give more cases "
+                "or another data.seed"
+            )
     index = Path("data/index")
     index.mkdir(parents=True, exist_ok=True)
     slices.to_csv(index / "slices.csv", index=False, lineterminator="\n")
     cases.to_csv(index / "cases.csv", index=False, lineterminator="\n")
     selection.to_csv(index / "selection.csv", index=False, lineterminator="\n")
     write_json(Path("metrics/selection.json"), figures)
+    shutil.rmtree(parts)
     missing = reader.without("imaging", sorted(reader.files))
     print(f"{figures['slices_total']} slices in {len(areas)} cases, {len(selection)} chosen")
     if missing:

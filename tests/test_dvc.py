@@ -12,15 +12,19 @@ import pytest
 import yaml
 
 from kidney_ssl.augmentation import AUGMENTATIONS
-from kidney_ssl.pretext import METHODS
+from kidney_ssl.pretext import METHODS, load
 
 ROOT = Path(__file__).parents[1]
 STAGES: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 # Not listed as dependencies. They decide which input is accepted and how a run is started, never a result: an edit
 # of them must not retrain anything. The values of params.yaml are locked key by key.
-FREE = {"kidney_ssl", "kidney_ssl.errors", "kidney_ssl.params", "stages"}
-# Studies with arms of every method; the default and the smoke study have a few.
+FREE = {"kidney_ssl", "kidney_ssl.errors", "kidney_ssl.params"}
+FREE |= {"kidney_ssl.training.exclusive", "stages", "stages.launcher", "stages.mend"}
+# Studies with arms of every method that is a contender; the smoke study has a few.
 WHOLE = ("params.yaml", "studies/kits23.yaml")
+# The default study has ten minutes: the controls stand in the others.
+WITH_CONTROLS = ("studies/kits23.yaml",)
+CONTROLS = {"identity", "oracle"}
 
 
 @cache
@@ -30,6 +34,11 @@ def imports() -> grimp.ImportGraph:
 
 def body(name: str) -> dict[str, Any]:
     return STAGES[name].get("do", STAGES[name])
+
+
+def entry(name: str) -> str:
+    """The file of stages/ that a stage runs: two matrices may share one."""
+    return str(body(name)["cmd"]).split()[2].removeprefix("stages.")
 
 
 def source(module: str) -> str:
@@ -42,8 +51,8 @@ def source(module: str) -> str:
 
 def modules(name: str) -> dict[str, set[str]]:
     """What a stage imports: of `pretrain` for each method, whose module is imported by name."""
-    found = imports().find_upstream_modules(f"stages.{name}")
-    if name in ("finetune", "explain"):
+    found = imports().find_upstream_modules(f"stages.{entry(name)}")
+    if entry(name) in ("finetune", "explain"):
         # An augmentation is imported by the name that the arm's file gives, with a hash of its code: no dep of its own.
         for one in AUGMENTATIONS:
             method = f"kidney_ssl.augmentation.{one}"
@@ -65,7 +74,7 @@ def test_a_stage_depends_on_every_module_that_it_imports(name: str) -> None:
         files = {source(module) for module in found - FREE if not source(module).endswith("__init__.py")}
         missing = {
             file
-            for file in files | {f"stages/{name}.py"}
+            for file in files | {f"stages/{entry(name)}.py"}
             if not any(file == dep or file.startswith(f"{dep}/") for dep in deps)
         }
         assert not missing
@@ -90,11 +99,15 @@ def test_no_method_imports_another_and_the_registry_is_no_dependency() -> None:
     }
 
 
+def test_controls_are_the_methods_that_say_so() -> None:
+    assert {method for method in METHODS if load(method).control} == CONTROLS
+
+
 @cache
 def study(name: str) -> dict[str, Any]:
-    """A study's parameters: the default's, or those of a file in studies/."""
+    """A study's parameters, with two budgets alone: their number changes nothing in how stages hang together."""
     content: dict[str, Any] = yaml.safe_load((ROOT / name).read_text())
-    return content
+    return content | {"percents": [100], "seeds": [0], "extra_runs": ["1-0"]}
 
 
 @cache
@@ -105,7 +118,7 @@ def graph(name: str) -> dict[str, Any]:
     with TemporaryDirectory() as folder:
         root = Path(folder).resolve()
         shutil.copyfile(ROOT / "dvc.yaml", root / "dvc.yaml")
-        shutil.copyfile(ROOT / name, root / "params.yaml")
+        (root / "params.yaml").write_text(yaml.safe_dump(study(name)))
         with Repo.init(str(root), no_scm=True) as repo:
             return {
                 stage.name: {
@@ -122,11 +135,13 @@ def touched(stages: dict[str, Any], changed: set[str]) -> set[str]:
     found, fresh = set(changed), set(changed)
     while fresh:
         written = {out for name in fresh for out in stages[name]["outs"]}
+        # A stage reads what is written if it depends on the very path, on a folder above it, or on a file in it.
+        above = {folder for out in written for folder in (out, *out.parents)}
         fresh = {
             name
             for name, stage in stages.items()
             if name not in found
-            and any(a.is_relative_to(b) or b.is_relative_to(a) for a in stage["deps"] for b in written)
+            and (stage["deps"] & above or any(not written.isdisjoint(dep.parents) for dep in stage["deps"]))
         }
         found |= fresh
     return found
@@ -136,15 +151,18 @@ def downstream(params: dict[str, Any], names: set[str]) -> set[str]:
     """What may run when these pretrainings give something new: they, their arms, and the report."""
     arms = [arm for arm, block in params["arms"].items() if block["weights"] in {f"pretrain/{name}" for name in names}]
     runs = {f"{arm}-{percent}-{seed}" for arm in arms for percent in params["percents"] for seed in params["seeds"]}
+    further = {f"{arm}-{run}" for arm in arms for run in params["extra_runs"]}
     found = {f"{stage}@{arm}" for stage in ("arm", "explain") for arm in arms}
     found |= {f"pretrain@{name}" for name in names} | {"report"}
+    found |= {f"{stage}_extra@{run}" for stage in ("finetune", "evaluate") for run in further}
     return found | {f"{stage}@{run}" for stage in ("finetune", "evaluate") for run in runs}
 
 
 @pytest.mark.parametrize("name", WHOLE)
 def test_whole_studies_have_every_method_and_an_arm_of_each_pretraining(name: str) -> None:
     methods = study(name)["pretrain"]["methods"]
-    assert {block["method"] for block in methods.values()} == set(METHODS)
+    left_out = set() if name in WITH_CONTROLS else CONTROLS
+    assert {block["method"] for block in methods.values()} == set(METHODS) - left_out
     weights = {block["weights"] for block in study(name)["arms"].values()}
     # Losses are compared without arms: their names end with the loss.
     alone = {one for one in methods if re.search(r"_(dice|dice_squared|mse)-\d+$", one)}
@@ -185,10 +203,11 @@ def test_package_files_hold_no_code() -> None:
 @pytest.mark.parametrize("name", STAGES)
 def test_every_stage_is_described_and_has_its_file(name: str) -> None:
     assert body(name)["desc"]
-    assert (ROOT / "stages" / f"{name}.py").exists()
-    assert f"-m stages.{name}" in body(name)["cmd"]
+    assert body(name)["cmd"].startswith("python -m stages.")
+    assert (ROOT / "stages" / f"{entry(name)}.py").exists()
+    assert entry(name) == name.removesuffix("_extra")
 
 
 def test_how_the_machine_is_used_is_no_dependency_but_for_what_changes_bits() -> None:
     locked = {key for name in STAGES for key in body(name).get("params", []) if key.startswith("compute")}
-    assert locked == {"compute.threads", "compute.precision"}
+    assert locked == {"compute.threads", "compute.precision", "compute.devices", "compute.nodes"}

@@ -105,9 +105,21 @@ def test_kits23_study_has_the_scale_of_the_thesis() -> None:
         ("analysis.contrasts", [["random", "gone"]], "analysis.contrasts: unknown 'gone', known: "),
         ("analysis.contrasts", [["random", "random"]], "analysis.contrasts: a pair stands there twice, or an arm"),
         ("explain.seed", 7, "explain.seed: 7 is none of seeds, [0]"),
-        ("arms.Bad-Name", {"weights": "initial/random"}, "arms: String should match pattern"),
+        ("arms.Bad-Name", {"weights": "initial/random"}, "arms.Bad-Name: String should match pattern"),
         ("arms", {}, "arms"),
+        ("finetune.learning-rate", 1, "finetune.learning-rate: unknown key"),
+        ("pretrain.methods.rotation-0.epochs", 0, "pretrain.methods.rotation-0.epochs: Input should be greater"),
+        ("phantom.slices", float("inf"), "phantom.slices: Input should be a finite number, got inf"),
+        ("data.raw_dir", "", "data.raw_dir: String should match pattern"),
+        ("pretrain.methods.rotation-0.options", {"a": [[1]]}, "rotation-0.options: a: an option is a number, a word"),
         ("seeds", [0, 0], "seeds: a value stands there twice"),
+        ("percents", [0, 100], "percents.0: Input should be greater than or equal to 1, got 0"),
+        ("percents", [10.0], "percents.0: Input should be a valid integer"),
+        ("percents", [50, 100], "normalize.window must be given by hand with a label budget below 100 %"),
+        ("extra_runs", ["100-0"], "extra_runs: a run is already one of percents x seeds"),
+        ("extra_runs", ["101-0"], "extra_runs.0: String should match pattern"),
+        ("extra_runs", ["05-0"], "extra_runs.0: String should match pattern"),
+        ("arms.random.extra_updates", -1, "arms.random.extra_updates"),
         ("normalize.window", [250, -150], "normalize.window: window is [low, high] with low < high"),
         ("normalize.regions.left", [0.0, 0.5, 0.0, 0.5], "normalize.regions: give both left and right"),
         ("finetune.learning_rates", [float("nan")], "finetune.learning_rates.0"),
@@ -117,6 +129,19 @@ def test_bad_values_are_one_line_with_the_key(tmp_path: Path, key: str, value: A
     content = default()
     put(content, key, value)
     assert expected in refused(tmp_path, content)
+
+
+def test_a_small_budget_needs_regions_by_hand_too(tmp_path: Path) -> None:
+    content = default()
+    put(content, "extra_runs", ["10-0"])
+    put(content, "normalize.window", [-150, 250])
+    assert "normalize.regions.left and .right must be given by hand" in refused(tmp_path, content)
+
+
+def test_every_arm_runs_at_every_percent_with_every_seed_and_at_the_further_runs() -> None:
+    content = yaml.safe_load((ROOT / "studies/smoke.yaml").read_text())
+    content |= {"percents": [100, 10], "seeds": [3, 0], "extra_runs": ["10-7", "1-0"]}
+    assert Params.model_validate(content).budgets == [(1, 0), (10, 0), (10, 3), (10, 7), (100, 0), (100, 3)]
 
 
 def test_a_missing_key_is_named(tmp_path: Path) -> None:
@@ -154,6 +179,15 @@ def test_store_fills_in_environment_variables(tmp_path: Path, monkeypatch: pytes
         _ = data.store
     monkeypatch.setenv("KIDNEY_TEST_STORE", "/store")
     assert data.store == Path("/store/raw")
+
+
+def test_a_store_of_a_person_without_a_home_is_one_line(tmp_path: Path) -> None:
+    content = default()
+    put(content, "data.raw_dir", "~nobody-there/raw")
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(content))
+    with pytest.raises(InputError, match=r"data\.raw_dir: '~nobody-there/raw' names a person without a home"):
+        _ = load(path).data.store
 
 
 @settings(max_examples=200, deadline=None)

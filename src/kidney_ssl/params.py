@@ -5,11 +5,23 @@ above it in `params.yaml`, the one place where a person looks for them.
 """
 
 import os
+import reprlib
+from itertools import product
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    computed_field,
+    field_validator,
+    model_validator,
+)
 
 from kidney_ssl.augmentation import AUGMENTATIONS
 from kidney_ssl.errors import InputError
@@ -21,21 +33,37 @@ Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
+Percent = Annotated[int, Field(ge=1, le=100)]
+# A path or an address: never empty, no control characters, no half of a character.
+Text = Annotated[str, Field(pattern=r"^[^\x00-\x1f]+$")]
 CASE = r"^case_[A-Za-z0-9]+$"
+MOST, LONGEST = 20, 300  # complaints in the line of an error, and characters of a part of one
+
+
+def _plain(options: dict[str, Any]) -> dict[str, Any]:
+    for name, value in options.items():
+        for one in value if isinstance(value, list) else [value]:
+            if not isinstance(one, str | int | float | None) or (isinstance(one, float) and not isfinite(one)):
+                raise ValueError(f"{name}: an option is a number, a word, true, false, null, or a list of such")
+    return options
+
+
+# What a method's or an augmentation's own model checks further, where its file is imported.
+PlainOptions = Annotated[dict[str, Any], AfterValidator(_plain)]
 
 
 class Section(BaseModel):
-    """A block of params.yaml: no unknown key, no silent conversion of types, no change after reading."""
+    """A block of params.yaml: no unknown key, no silent conversion of types, no infinity, no change after reading."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class Data(Section):
     """Where the volumes come from and which cases take part."""
 
     source: Literal["phantom", "kits23", "directory"]
-    root: str | None
-    raw_dir: str
+    root: Text | None
+    raw_dir: Text
     cases: list[Annotated[str, Field(pattern=CASE)] | int] | Annotated[str, Field(pattern=r"^\d+-\d+$")] | None
     exclude: list[Annotated[str, Field(pattern=CASE)]]
     folds: Annotated[int, Field(ge=2)]
@@ -56,13 +84,16 @@ class Data(Section):
         """The folder that holds case_XXXXX/: `root` of a directory source, else `raw_dir` with its variables filled in.
 
         Raises:
-            InputError: `raw_dir` or `root` names an environment variable that is not set.
+            InputError: `raw_dir` or `root` names an environment variable that is not set, or an unknown `~person`.
         """
         key = "root" if self.source == "directory" else "raw_dir"
         text = os.path.expandvars(str(getattr(self, key)))
         if "$" in text:
             raise InputError(f"data.{key}: {text!r} names an environment variable that is not set")
-        return Path(text).expanduser()
+        try:
+            return Path(text).expanduser()
+        except RuntimeError as error:
+            raise InputError(f"data.{key}: {text!r} names a person without a home folder here") from error
 
 
 class Phantom(Section):
@@ -77,11 +108,11 @@ class Phantom(Section):
 class Kits23(Section):
     """Where KiTS23 is downloaded from."""
 
-    imaging_endpoint: str | None
-    imaging_repository: str
+    imaging_endpoint: Text | None
+    imaging_repository: Text
     imaging_revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
-    labels_endpoint: str
-    labels_repository: str
+    labels_endpoint: Text
+    labels_repository: Text
     labels_revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
     connections: Count
     timeout: Positive
@@ -147,7 +178,7 @@ class RandomWeights(Section):
 class ImagenetWeights(Section):
     """ImageNet weights by torchvision, or from a local file."""
 
-    file: str | None
+    file: Text | None
 
 
 class Initialize(Section):
@@ -176,7 +207,7 @@ class Method(Section):
     learning_rate: Positive
     weight_decay: Annotated[float, Field(ge=0)]
     plateau: PlateauBlock | None
-    options: dict[str, Any]
+    options: PlainOptions
 
     @field_validator("method")
     @classmethod
@@ -206,7 +237,8 @@ class Arm(Section):
 
     weights: Annotated[str, Field(pattern=r"^(initial/[a-z0-9_]+|pretrain/[a-z0-9_]+-\d+)$")]
     augmentation: Name
-    options: dict[str, Any] = {}
+    options: PlainOptions = {}
+    extra_updates: Annotated[int, Field(ge=0)] = 0
 
     @field_validator("augmentation")
     @classmethod
@@ -243,7 +275,7 @@ class Explain(Section):
 
     percent: Literal[100]
     seed: Seed
-    layer: str
+    layer: Text
     same: Count
     errors: Annotated[int, Field(ge=0)]
     slices: Count
@@ -256,14 +288,17 @@ class Report(Section):
 
 
 class Compute(Section):
-    """How the machine is used; `threads` and `precision` change trained bits, the rest does not."""
+    """How the machine is used; `threads`, `precision`, `devices` and `nodes` change trained bits, the rest does not."""
 
     workers: Count
-    scheduler: str | None
+    scheduler: Text | None
     threads: Count
     precision: Literal["auto", "32", "bf16", "16"]
     device: Literal["auto", "cpu", "cuda"]
+    devices: Count
+    nodes: Count
     resident: Literal["auto", "always", "never"]
+    checkpoint_minutes: Annotated[float, Field(ge=0)]
 
 
 class Params(Section):
@@ -279,13 +314,39 @@ class Params(Section):
     initialize: Initialize
     pretrain: Pretrain
     arms: Annotated[dict[Name, Arm], Field(min_length=1)]
-    percents: Annotated[list[Literal[100]], Field(min_length=1)]
+    percents: Annotated[list[Percent], Field(min_length=1)]
     seeds: Annotated[list[Seed], Field(min_length=1)]
+    extra_runs: list[Annotated[str, Field(pattern=r"^([1-9]|[1-9]\d|100)-(0|[1-9]\d*)$")]]
     finetune: Finetune
     analysis: Analysis
     explain: Explain
     report: Report
     compute: Compute
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def budgets(self) -> list[tuple[int, int]]:
+        """Percent and seed of the runs of every arm, sorted."""
+        further = [(int(percent), int(seed)) for percent, seed in (run.split("-") for run in self.extra_runs)]
+        return sorted([*product(self.percents, self.seeds), *further])
+
+    @model_validator(mode="after")
+    def _budgets_are_honest(self) -> "Params":
+        values: dict[str, list[Any]] = {"percents": self.percents, "seeds": self.seeds, "extra_runs": self.extra_runs}
+        for key, listed in values.items():
+            if len(set(listed)) < len(listed):
+                raise ValueError(f"{key}: a value stands there twice")
+        if len(set(self.budgets)) < len(self.budgets):
+            raise ValueError("extra_runs: a run is already one of percents x seeds")
+        if min(percent for percent, _ in self.budgets) < 100:
+            fixed = {"window": self.normalize.window, "regions.left and .right": self.normalize.regions.left}
+            for key, value in fixed.items():
+                if value is None:
+                    raise ValueError(
+                        f"normalize.{key} must be given by hand with a label budget below 100 %: found from all the "
+                        "training masks, it would tell a small budget what the other labels say"
+                    )
+        return self
 
     @model_validator(mode="after")
     def _arms_have_weights(self) -> "Params":
@@ -312,9 +373,8 @@ class Params(Section):
         if self.explain.seed not in self.seeds:
             raise ValueError(f"explain.seed: {self.explain.seed} is none of seeds, {self.seeds}")
         rates = self.finetune.learning_rates
-        for key, values in (("percents", self.percents), ("seeds", self.seeds), ("finetune.learning_rates", rates)):
-            if len(set(values)) < len(values):
-                raise ValueError(f"{key}: a value stands there twice")
+        if len(set(rates)) < len(rates):
+            raise ValueError("finetune.learning_rates: a value stands there twice")
         return self
 
 
@@ -323,31 +383,58 @@ def load(path: str | Path = "params.yaml") -> Params:
 
     Raises:
         InputError: the file is missing, is no YAML mapping, or a key is unknown, missing or out of range; the
-            one-line message names every such key.
+            one-line message names every such key, or the first of very many.
     """
     path = Path(path)
     try:
         content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); run from the project's folder") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    except RecursionError:
+        raise InputError(f"{path}: not valid YAML: brackets or blocks far too deep") from None
+    # PyYAML lets through what Python says of `!!bool maybe`, `!!timestamp now`, a 13th month or 5,000 digits.
+    except (yaml.YAMLError, ValueError, KeyError, AttributeError) as error:
+        raise InputError(f"{path}: not valid YAML: {_short(str(error))}") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: must be a mapping of sections, see studies/ for complete files")
     try:
         return Params.model_validate(content)
     except ValidationError as error:
-        raise InputError(f"{path}: {'; '.join(_complaint(item) for item in error.errors())}") from None
+        complaints = [_complaint(item, content) for item in error.errors(include_url=False, include_context=False)]
+        more = f"; and {len(complaints) - MOST} more" if len(complaints) > MOST else ""
+        raise InputError(f"{path}: {'; '.join(complaints[:MOST])}{more}") from None
 
 
-def _complaint(item: Any) -> str:
+def _complaint(item: Any, content: Any) -> str:
     """One line for one of pydantic's findings: the dotted key, what is wrong, what was given."""
-    # A union adds the name of the member that was tried to the path; a key of the file never has such a form.
-    key = ".".join(str(part) for part in item["loc"] if isinstance(part, int) or str(part).replace("_", "").isalnum())
-    message = item["msg"].removeprefix("Value error, ")
+    # A union adds the name of the member that was tried to the path; only keys of the file are shown.
+    keys: list[str] = []
+    for part in item["loc"]:
+        inside = range(len(content)) if isinstance(content, list) else content if isinstance(content, dict) else ()
+        if part in inside:
+            content = content[part]
+            keys.append(str(part))
+    if item["type"] == "missing":
+        keys.append(str(item["loc"][-1]))
+    key = _short(".".join(keys))
+    message = _short(item["msg"].removeprefix("Value error, "))
     if item["type"] == "extra_forbidden":
         return f"{key}: unknown key"
     if item["type"] == "missing":
         return f"{key}: missing"
-    given = "" if item["type"] == "value_error" else f", got {item['input']!r}"
+    given = "" if item["type"] == "value_error" else f", got {_given(item['input'])}"
     return f"{key}: {message}{given}" if key else message
+
+
+def _given(value: Any) -> str:
+    """What a key was set to; a few members of what is large, for an alias of YAML can make it endless."""
+    try:
+        return _short(reprlib.repr(value))
+    except ValueError:  # Python writes no number of more than 4,300 digits
+        return "a number of thousands of digits"
+
+
+def _short(text: str) -> str:
+    """Text on one line and not without end."""
+    line = "".join(one if one.isprintable() else " " for one in " ".join(text.split()))
+    return line if len(line) <= LONGEST else f"{line[:LONGEST]}..."

@@ -302,9 +302,27 @@ def test_a_reader_gives_both_volumes_on_one_grid(tmp_path: Path) -> None:
     assert np.array_equal(masks, labels)
     assert in_plane == pytest.approx(SPACING[1:])
     assert notes == ()
-    areas, spacing = reader.areas("case_1")
+    areas, spacing = reader.areas("case_1", tmp_path)
     assert areas.tolist() == [[(plane == label).sum() for label in range(4)] for plane in labels]
     assert spacing == pytest.approx(SPACING)
+
+
+def test_counted_areas_are_kept_and_counted_anew_when_the_labels_change(tmp_path: Path) -> None:
+    make_case(tmp_path / "case_1")
+    parts = tmp_path / "parts"
+    parts.mkdir()
+    areas, spacing = reader_of(tmp_path).areas("case_1", parts)
+    (kept,) = parts.iterdir()
+    # Something that no volume would give: it is taken from the part.
+    np.savez(kept, areas=areas + 7, spacing_mm=spacing)
+    found, again = reader_of(tmp_path).areas("case_1", parts)
+    assert np.array_equal(found, areas + 7)
+    assert again == spacing
+    (tmp_path / "case_1" / "segmentation.nii.gz").write_bytes(b"")
+    with pytest.raises(InputError, match="0 bytes instead of"):
+        Reader(tmp_path, manifest.by_case(tmp_path / "manifest.csv")).areas("case_1", parts)
+    make_case(tmp_path / "case_1", slices=6)
+    assert len(reader_of(tmp_path).areas("case_1", parts)[0]) == 6
 
 
 def test_a_reader_passes_on_what_is_odd_about_the_imaging(tmp_path: Path) -> None:
@@ -337,7 +355,7 @@ def test_a_reader_refuses_a_file_that_changed_since_the_manifest(kind: str, tmp_
     path.write_bytes(content)
     assert str(path) in refused("another sha256", reader.volumes, "case_1")
     if kind == "segmentation":
-        refused("another sha256", reader.areas, "case_1")
+        refused("another sha256", reader.areas, "case_1", tmp_path)
 
 
 def test_a_fingerprint_follows_the_content_of_the_volumes(tmp_path: Path) -> None:

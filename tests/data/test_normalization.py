@@ -1,5 +1,7 @@
 """The window and the scaling against NumPy and the equations as printed."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from kidney_ssl.data.normalization import describe_window, normalise, tumor_statistics
+from kidney_ssl.data.normalization import describe_window, normalise, normalise_store, tumor_statistics
 from kidney_ssl.errors import InputError
 
 
@@ -52,3 +54,24 @@ def test_a_fixed_window_looks_at_no_label() -> None:
     assert describe_window(empty, (-150.0, 250.0))[0] == (-150.0, 250.0)
     with pytest.raises(InputError, match="no tumour pixel"):
         describe_window(empty, None)
+
+
+def write_store(folder: Path, cases: list[str]) -> None:
+    """Arrays of one slice a split, and tumour pixels of `cases`; case_1 is the one training case."""
+    folder.mkdir()
+    for split, case in (("train", "case_1"), ("validation", "case_2"), ("test", "case_3"), ("pool", "case_1")):
+        np.save(folder / f"{split}_images.npy", np.full((1, 4, 4), 50, np.int16))
+        pd.DataFrame({"case": [case]}).to_csv(folder / f"{split}.csv", index=False)
+    values = pd.concat([histogram(np.arange(100)).assign(case=case) for case in cases])
+    values.to_csv(folder / "tumor_hu.csv", index=False)
+
+
+def test_the_window_is_found_on_training_cases_and_a_test_case_among_them_is_refused(tmp_path: Path) -> None:
+    for name, cases in (("good", ["case_1"]), ("leak", ["case_1", "case_3"])):
+        write_store(tmp_path / name, cases)
+    options = {"others": {"pool": (tmp_path / "good", tmp_path / "pool")}, "fixed": None, "mode": "window"}
+    figures = normalise_store(tmp_path / "good", tmp_path / "out", **options)
+    assert figures["window"] == pytest.approx(np.percentile(np.arange(100), [0.5, 99.5]).tolist())
+    assert (tmp_path / "pool" / "pool_images.npy").exists()
+    with pytest.raises(InputError, match="case_3 is no training case"):
+        normalise_store(tmp_path / "leak", tmp_path / "out", **options)

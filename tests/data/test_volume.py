@@ -400,7 +400,18 @@ def test_a_wrong_checksum_at_the_end_of_a_gzip_file_is_refused(tmp_path: Path) -
     refused(path, "not a whole gzip file.*fetch it again")
 
 
-@pytest.mark.filterwarnings("ignore:invalid value encountered in cast")  # a signalling NaN in the affine
+def test_numbers_that_overflow_or_signal_are_refused_without_a_warning_as_well(tmp_path: Path) -> None:
+    signalling = np.array([0x7F800001], np.uint32).view(np.float32)
+    row = np.concatenate([np.zeros(3, np.float32), signalling])
+    refused(save(tmp_path / "signalling.nii", changed(srow_x=row)), "singular or not finite")
+    far = nifti(ball(), affine_of(KITS, (1e200, 1, 1)), version=nib.Nifti2Header)
+    refused(save(tmp_path / "far.nii", far), "singular or not finite")
+    voxels = np.broadcast_to(signalling, (6, 5, 4)).copy()
+    refused(save(tmp_path / "scaled.nii", changed(voxels, scl_slope=2)), "not finite")
+    huge = nifti(np.full((6, 5, 4), 1e308), scaling=(1e30, 0))
+    refused(save(tmp_path / "huge.nii", huge), "not finite")
+
+
 @settings(max_examples=300, deadline=None)
 @given(damage=st.lists(st.tuples(st.integers(0, 351), st.integers(0, 255)), min_size=1, max_size=4))
 def test_a_damaged_header_gives_a_volume_or_one_line(damage, tmp_path_factory) -> None:

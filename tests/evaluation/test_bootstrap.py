@@ -16,7 +16,7 @@ from kidney_ssl.errors import InputError
 from kidney_ssl.evaluation.arms import ArmPredictions, arms_of_tables
 from kidney_ssl.evaluation.bootstrap import intervals, resample, resamples
 from kidney_ssl.evaluation.differences import differences, max_t, swap_p
-from kidney_ssl.evaluation.weighted import METRICS, effective_cases, weighted_figure
+from kidney_ssl.evaluation.weighted import METRICS, effective_cases, swap_differences, weighted_figure
 
 CLASSES = np.array(["tumor", "kidney", "background"])
 NEED_TUMOR = set(METRICS) - {"accuracy", "specificity", "brier", "accuracy_over_cases"}
@@ -445,3 +445,32 @@ def test_a_plan_that_cannot_be_followed_is_refused(given_plan, message):
 def test_an_unknown_figure_is_refused():
     with pytest.raises(InputError, match="no such metric: dice"):
         resample(toy(), count=10, seed=0, metrics=["dice"])
+
+
+@pytest.mark.parametrize("metric", ["auroc", "auroc_against_kidney"])
+@pytest.mark.parametrize("shares", [None, np.array([0.7, 0.3])])
+def test_the_linear_form_of_swapped_aurocs_is_the_difference_of_two_aurocs(metric, shares):
+    predictions = replace(toy(arms=3), shares=shares)
+    swapped = np.random.default_rng(0).integers(2, size=(30, 8))
+    ours = swap_differences(predictions, ("arm2", "arm0"), metric, swapped)
+    for row, found in zip(swapped, ours, strict=True):
+        both = []
+        for one, other in ((2, 0), (0, 2)):
+            mixed = np.where(
+                row[predictions.cases] == 1, predictions.probabilities[other], predictions.probabilities[one]
+            )
+            exchanged = replace(predictions, probabilities=mixed[None])
+            plain = [plain_figure(metric, exchanged, 0, seed, np.ones(8)) for seed in range(2)]
+            both.append(np.average(plain, weights=shares))
+        assert found == pytest.approx(both[0] - both[1], abs=1e-12)
+
+
+def test_shares_weigh_the_columns_of_an_arm():
+    predictions = toy()
+    weights = resamples(8, 5, 0)
+    first, second = (
+        weighted_figure(replace(predictions, probabilities=predictions.probabilities[:, [seed]]), "auroc", weights)
+        for seed in range(2)
+    )
+    found = weighted_figure(replace(predictions, shares=np.array([0.25, 0.75])), "auroc", weights)
+    np.testing.assert_allclose(found, 0.25 * first + 0.75 * second, rtol=0, atol=1e-12)

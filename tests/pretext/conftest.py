@@ -1,12 +1,3 @@
-"""Small networks on one thread: more cost time here, and sums depend on their number."""
+"""Small networks on one thread."""
 
-import pytest
-import torch
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+from tests.one_thread import one_thread  # noqa: F401 - a fixture

@@ -46,16 +46,26 @@ def generator(seed):
 
 
 @cache
+def given(name, side=64):
+    """What a method is given: slices, and their masks if it reads them."""
+    images, masks = slices(side)
+    return torch.cat([images, masks], 1) if load(name).reads_masks else images
+
+
+@cache
 def slices(side=64):
-    """Bodies of varied grey before black air, with a brighter ellipse in each region."""
+    """Bodies of varied grey before black air, with a brighter kidney in each region, one with tumour, one with cyst."""
     coarse = torch.rand(BATCH, 1, 8, 8, generator=generator(0))
     images = 0.2 + 0.4 * torch.nn.functional.interpolate(coarse, (side, side), mode="bilinear")
+    masks = torch.zeros_like(images)
     y, x = torch.meshgrid(*[(torch.arange(side) + 0.5) / side] * 2, indexing="ij")
-    for top, bottom, left, right in REGIONS.values():
+    for mass, (top, bottom, left, right) in zip((2, 3), REGIONS.values(), strict=True):
         away = ((2 * y - top - bottom) / (bottom - top)) ** 2 + ((2 * x - left - right) / (right - left)) ** 2
         images[:, :, away < 0.6] += 0.3
+        masks[:, :, away < 0.6] = 1
+        masks[:, :, away < 0.1] = mass
     images[:, :, torch.hypot((y - 0.5) / 0.46, (x - 0.5) / 0.48) > 1] = 0
-    return images.clamp(0, 1)
+    return images.clamp(0, 1), masks
 
 
 def global_random_state():
@@ -76,6 +86,7 @@ def test_a_file_holds_one_method_with_options_of_its_own(name):
     assert not inspect.isabstract(method)
     assert issubclass(method.Parameters, Options)
     assert inspect.getdoc(method)
+    assert method.control or not method.reads_masks  # what sees masks is supervised, and no contender
 
 
 def test_an_unknown_method_is_refused_with_the_known_ones():
@@ -119,7 +130,7 @@ def test_the_settings_seed_decides_all_weights(name):
 @each
 def test_a_step_gives_a_finite_loss_whose_gradient_reaches_the_first_convolution(name, side, precision, network, count):
     method = fresh(name, side, network).train()
-    images = slices(side)[:count].clone()
+    images = given(name, side)[:count].clone()
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
         loss, figures = method.step(images, generator(0))
     loss.backward()
@@ -132,7 +143,7 @@ def test_a_step_gives_a_finite_loss_whose_gradient_reaches_the_first_convolution
     gradient = method.encoder.conv1.weight.grad
     assert gradient.isfinite().all()
     assert gradient.abs().max() > 0
-    assert torch.equal(images, slices(side)[:count])  # what comes in is left as it is
+    assert torch.equal(images, given(name, side)[:count])  # what comes in is left as it is
 
 
 @each
@@ -142,7 +153,7 @@ def test_the_generator_decides_what_is_drawn_and_nothing_global_is(name):
     losses, ends = {}, {}
     for run, seed in (("first", 1), ("same", 1), ("other", 2)):
         drawn = generator(seed)
-        losses[run] = method.step(slices(), drawn)[0].item()
+        losses[run] = method.step(given(name), drawn)[0].item()
         ends[run] = drawn.get_state()
     assert global_random_state() == before
     assert losses["first"] == losses["same"]
@@ -159,7 +170,7 @@ def test_a_few_steps_lower_the_loss(name):
     losses = []
     for _ in range(8):
         optimizer.zero_grad()
-        loss, _ = method.train().step(slices(), generator(1))  # the same draw each time
+        loss, _ = method.train().step(given(name), generator(1))  # the same draw each time
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
@@ -171,16 +182,16 @@ def test_validation_gives_figures_of_each_image_beside_a_trivial_predictors(name
     method = built(name).eval()
     before, state = global_random_state(), {key: tensor.clone() for key, tensor in method.state_dict().items()}
     with torch.inference_mode():
-        figures, same = (method.validate(slices(), generator(0)) for _ in range(2))
-        few = method.validate(slices()[:3], generator(0))  # the last batch is shorter
+        figures, same = (method.validate(given(name), generator(0)) for _ in range(2))
+        few = method.validate(given(name)[:3], generator(0))  # the last batch is shorter
         with torch.autocast("cpu", torch.bfloat16):
-            coarse = method.validate(slices(), generator(0))
+            coarse = method.validate(given(name), generator(0))
     assert global_random_state() == before
     assert all(torch.equal(state[key], tensor) for key, tensor in method.state_dict().items())
     assert "loss" in figures
-    for given, count in ((figures, BATCH), (few, 3), (coarse, BATCH)):
-        assert set(given) == set(figures)
-        for figure, values in given.items():
+    for measured, count in ((figures, BATCH), (few, 3), (coarse, BATCH)):
+        assert set(measured) == set(figures)
+        for figure, values in measured.items():
             assert values.shape == (count,), figure
             assert values.isfinite().all(), figure
             assert values.is_floating_point(), figure
@@ -195,7 +206,7 @@ def test_pictures_are_grids_with_a_title_over_each_column(name, side):
     method = fresh(name, side).eval()
     before = global_random_state()
     with torch.inference_mode():
-        pictures, same = (method.pictures(slices(side)[:4], generator(0)) for _ in range(2))
+        pictures, same = (method.pictures(given(name, side)[:4], generator(0)) for _ in range(2))
     assert global_random_state() == before
     assert pictures
     for title, picture in pictures.items():

@@ -3,6 +3,7 @@
 import json
 import shutil
 from io import BytesIO
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ import pandas as pd
 import yaml
 from PIL import Image
 
-from kidney_ssl.evaluation.metrics import evaluate, read_predictions
+from kidney_ssl.evaluation.metrics import read_predictions
+from kidney_ssl.evaluation.run import evaluate_run
 from kidney_ssl.jsonfile import write_json
 from kidney_ssl.report.comparisons import add_intervals, as_rows, compare
-from kidney_ssl.report.tables import Run, summarise
+from kidney_ssl.report.learning import learning
+from kidney_ssl.report.tables import Run, spreads, summarise
 
 ROOT = Path(__file__).parents[2]
 SIDE = 32
@@ -34,6 +37,7 @@ def write_study(
     *,
     arms: dict[str, str] | None = None,
     seeds: tuple[int, ...] = (0,),
+    percents: tuple[int, ...] = (100,),
     epochs: int = 3,
     source: str = "phantom",
     published: bool = False,
@@ -49,6 +53,7 @@ def write_study(
         root: the project's folder; a copy of studies/smoke.yaml becomes its params.yaml.
         arms: arm -> weights.
         seeds: of the fine-tuning.
+        percents: the label budgets.
         epochs: of pretraining and fine-tuning.
         source: of the data.
         published: see params.yaml.
@@ -70,7 +75,8 @@ def write_study(
     settings["arms"] = {arm: {"weights": one, "augmentation": "none"} for arm, one in arms.items()}
     if extras:
         settings["arms"][list(arms)[:2][-1]]["augmentation"] = "supervised"
-    settings |= {"seeds": list(seeds)}
+    settings |= {"seeds": list(seeds), "percents": list(percents)}
+    settings["budgets"] = sorted(product(percents, seeds))
     settings["data"]["source"] = source
     settings["report"]["published"] = published
 
@@ -79,26 +85,22 @@ def write_study(
     _selection(root / "metrics", tables)
     for name in names:
         _pretraining(root, name, epochs, generator)
-    runs = [Run(arm, 100, seed) for arm in arms for seed in seeds]
+    runs = [Run(arm, *budget) for arm in arms for budget in settings["budgets"]]
     for run in runs:
         _finetuning(root / f"models/finetune/{run.name}", tables, epochs, generator, constant=constant)
-        folder = root / f"models/finetune/{run.name}"
-        write_json(
-            root / f"metrics/evaluate/{run.name}.json", evaluate(folder / "predictions.csv", folder / "curves.csv")
-        )
-    results = {
-        run: evaluate(*(root / f"models/finetune/{run.name}/{n}.csv" for n in ("predictions", "curves")))
-        for run in runs
-    }
+    results = {run: evaluate_run(root / f"models/finetune/{run.name}", root / "data/slices") for run in runs}
+    for run, figures in results.items():
+        write_json(root / f"metrics/evaluate/{run.name}.json", figures)
     settings["analysis"] |= {"baseline": next(iter(arms)), "contrasts": [], "resamples": 200}
-    tested: dict[str, list[pd.DataFrame]] = {}
+    tested: dict[int, dict[str, list[pd.DataFrame]]] = {}
     for run in runs:
-        tested.setdefault(run.arm, []).append(read_predictions(root / f"models/finetune/{run.name}/predictions.csv"))
-    of_arms, differenced = compare(tested, settings["analysis"])
-    write_json(
-        root / "metrics/summary.json", add_intervals(summarise(results, published=published), of_arms, differenced)
-    )
-    write_json(root / "metrics/comparisons.json", {"differences": as_rows(differenced)})
+        rows = read_predictions(root / f"models/finetune/{run.name}/predictions.csv")
+        tested.setdefault(run.percent, {}).setdefault(run.arm, []).append(rows)
+    compared = {percent: compare(of_budget, settings["analysis"]) for percent, of_budget in tested.items()}
+    summary = summarise(results, published=published) | spreads(results)
+    write_json(root / "metrics/summary.json", add_intervals(summary, compared))
+    write_json(root / "metrics/comparisons.json", {"differences": as_rows(compared)})
+    write_json(root / "metrics/learning.json", learning(compared, settings["analysis"]))
     if extras:
         _extras(root, list(arms), names, tables["test"], generator, picture=picture)
         for run in runs[:-1]:
@@ -119,6 +121,7 @@ def _slices(
                 tumor = int(generator.integers(20, 200)) if kind == "tumor" else 0
                 rows.append({"case": f"case_{case:05d}", "slice": number, "class": kind, "label": int(kind == "tumor")})
                 rows[-1] |= {"tumor_px": tumor, "tumor_mm2": 4.0 * tumor, "spacing_mm": 2.0, "thickness_mm": 5.0}
+                rows[-1] |= {"cyst_px": 9 * (number % 2), "block": f"block {case % 2}"}
                 rows[-1] |= {"body_mm2": 40_000.0, "top": 2, "bottom": 30, "left": 1, "right": 31}
         first += cases
         tables[part] = pd.DataFrame(rows)
@@ -196,6 +199,23 @@ def _finetuning(
     curves["test_f1"] = 2 * hit / (2 * hit + wrong) if hit + wrong else np.nan
     curves["selected"] = (curves["epoch"] == epochs).astype(int)
     curves.to_csv(folder / "curves.csv", index=False)
+    _further(folder, test, epochs, np.random.default_rng(len(folder.name)), constant=constant)
+
+
+def _further(folder: Path, test: pd.DataFrame, epochs: int, generator: np.random.Generator, *, constant: bool) -> None:
+    """Every epoch's test probabilities, all slices of the test cases, and probes of the frozen encoder."""
+    every = generator.uniform(0, 1, (epochs, len(test))).round(4)
+    every[-1] = test["probability"]
+    np.save(folder / "epochs.npy", every.astype(np.float32))
+    chosen = test[["case", "slice", "class", "probability"]]
+    more = [chosen]
+    for number, kind in enumerate(("small", "kidney", "background", "background")):
+        rows = chosen.drop_duplicates("case").assign(slice=100 + number, **{"class": kind})
+        drawn = generator.uniform(0, 0.7, len(rows)).round(4)
+        more.append(rows.assign(probability=0.5 if constant else drawn))
+    pd.concat(more).to_csv(folder / "natural.csv", index=False)
+    frozen = test[["case", "slice", "class", "label"]].assign(linear=generator.uniform(0, 1, len(test)).round(4))
+    frozen.assign(knn=np.nan).to_csv(folder / "frozen.csv", index=False)
 
 
 def _extras(

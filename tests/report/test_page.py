@@ -17,6 +17,8 @@ from kidney_ssl.jsonfile import write_json
 from kidney_ssl.report.cells import number, significant
 from kidney_ssl.report.departures import read_departures
 from kidney_ssl.report.figures import Axis, embed, grey, panels
+from kidney_ssl.report.learning import equal_words
+from kidney_ssl.report.learning_section import _equal
 from kidney_ssl.report.page import read_study, write_page
 
 ROOT = Path(__file__).parents[2]
@@ -176,6 +178,87 @@ def test_seeds_are_averaged_and_the_page_says_so(tmp_path):
             if run.arm == arm
         ]
         assert next(iter(row.values())) == f"{np.mean(values):.3f}"
+
+
+@pytest.fixture(scope="module")
+def budgets(tmp_path_factory):
+    """A study with three label budgets and two seeds."""
+    root = tmp_path_factory.mktemp("budgets")
+    settings = write_study(root, percents=(10, 100, 25), seeds=(0, 1), test_cases=31, extras=False)
+    return read_study(root, settings), Reader(page(root, settings))
+
+
+def test_every_budget_has_its_own_tables_the_largest_first(budgets):
+    study, reader = budgets
+    assert study.percents == [100, 25, 10]
+    captions = [caption for caption in reader.tables if caption.startswith("Test figures by arm, ")]
+    assert [re.search(r"(\d+) %", caption)[1] for caption in captions] == ["100", "25", "10"]
+    heads = {tuple(reader.tables[caption][0]) for caption in captions}
+    assert len(heads) == 1  # no budget's table has columns of another one
+    for percent in study.percents:
+        accuracy = study.summary["accuracy" if percent == 100 else f"accuracy_{percent}"]
+        ends = [
+            study.summary["_".join(["accuracy", *([] if percent == 100 else [str(percent)]), end])]
+            for end in ("low", "high", "spread")
+        ]
+        for arm, row in reader.table(f"Test figures by arm, {percent} %").items():
+            low, high, spread = (end[arm] for end in ends)
+            assert row["accuracy"] == f"{accuracy[arm]:.3f} ({low:.3f} to {high:.3f}) ±{spread:.3f}"
+        rows = [row for row in study.comparisons["differences"] if row["percent"] == percent]
+        table = reader.tables[f"Every other arm against the baseline, {percent} % of the training cases"]
+        assert sorted(cells[3] for cells in table[1:]) == sorted(f"{row['point']:+.3f}" for row in rows)
+    assert reader.elements.count(("div", {"data-budget": "25"})) == 2
+
+
+def test_label_budgets_have_curves_areas_and_equivalences(budgets):
+    study, reader = budgets
+    for row in study.learning["areas"]:
+        title = "AUROC, tumor against kidney" if row["metric"].startswith("auroc") else "accuracy"
+        cell = reader.table(f"Area under the learning curve: {title}")[row["arm"]]["area"]
+        assert cell == f"{row['area']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
+    whiskers = [1 for tag, attributes in reader.elements if dict(attributes).get("class") == "whisker"]
+    assert len(whiskers) == len(study.percents) * len(study.params["arms"]) * len(("auroc_against_kidney", "accuracy"))
+    assert "Over the budgets from 10 to 100 % of the labels" in reader.text
+    assert "With 100 % of the labels, against random" in reader.text
+
+
+@pytest.mark.parametrize(
+    ("row", "text"),
+    [
+        ({"equals": 23.44, "low": 9.06, "high": None, "reasons": {"high": "more than 100 %"}}, "23.4 (9.06 to > 100)"),
+        (
+            {"equals": None, "low": None, "high": 2.5, "reasons": dict.fromkeys(("equals", "low"), "less than 1 %")},
+            "< 1 (< 1 to 2.5)",
+        ),
+        ({"equals": 50.0, "low": None, "high": None, "reasons": dict.fromkeys(("low", "high"), "one case")}, "50"),
+        ({"equals": None, "low": None, "high": None, "reasons": dict.fromkeys(("equals", "low", "high"), "none")}, "-"),
+    ],
+)
+def test_a_label_equivalence_is_a_percent_or_a_bound(row, text):
+    cell = _equal(row)
+    assert cell.text == text
+    assert equal_words(row) == text.removesuffix("-")
+    assert (cell.note == "none") == (text == "-")
+
+
+def test_one_budget_has_no_buttons_and_no_curves_but_the_reason(tmp_path):
+    reader = Reader(page(tmp_path, write_study(tmp_path, extras=False)))
+    assert "one label budget: a learning curve needs at least two percents" in reader.text
+    assert not [1 for tag, attributes in reader.elements if tag == "button" and "data-budget-choice" in attributes]
+
+
+def test_a_study_without_all_the_labels_shows_its_largest_budget(tmp_path):
+    settings = write_study(tmp_path, percents=(10, 50), extras=False)
+    reader = Reader(page(tmp_path, settings))
+    summary = read_study(tmp_path, settings).summary
+    for arm, row in reader.table("Test figures by arm, 50 %").items():
+        assert row["F1"].startswith(f"{summary['f1_50'][arm]:.3f} (")
+    assert "Test cases, 50 % of the training cases as labels." in reader.text
+
+
+def test_a_logarithmic_axis_puts_equal_ratios_at_equal_distances():
+    axis = Axis("percent", 1, 100, (1, 10, 100), log=True)
+    assert [axis.share(value) for value in (1, 10, 100)] == pytest.approx([0, 0.5, 1])
 
 
 @pytest.mark.parametrize(

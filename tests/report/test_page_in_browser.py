@@ -123,6 +123,22 @@ def test_groups_of_columns_come_and_go(visit):
     assert not cell.is_visible()
 
 
+def test_a_budgets_tables_come_for_another_one_everywhere(chromium, tmp_path):
+    write_page(read_study(tmp_path, write_study(tmp_path, percents=(10, 100), extras=False)), tmp_path / "index.html")
+    page = chromium.new_context().new_page()
+    page.goto((tmp_path / "index.html").as_uri())
+
+    def shown():
+        return page.locator("[data-budget]:visible").evaluate_all("list => list.map(e => e.dataset.budget)")
+
+    assert shown() == ["100", "100"]
+    page.get_by_role("button", name="10 %", exact=True).first.press("Enter")
+    assert shown() == ["10", "10"]
+    pressed = page.locator("[data-budget-choice][aria-pressed=true]").all_text_contents()
+    assert pressed == ["10 %", "10 %"]
+    page.context.close()
+
+
 def test_filters_show_what_they_name_and_say_how_many(visit):
     page = visit()
     shown = page.locator("#gradcam .card:visible")

@@ -7,17 +7,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kidney_ssl.evaluation.metrics import evaluate
+from kidney_ssl.evaluation.run import evaluate_run
 from kidney_ssl.jsonfile import write_json
 from kidney_ssl.report.tables import (
     COLUMNS,
     FIGURES,
     Run,
+    budget_name,
     long_curves,
     long_metrics,
     markdown,
     pretext_markdown,
     published_figures,
+    spreads,
     summarise,
 )
 
@@ -69,22 +71,37 @@ def test_every_figure_of_the_summary_stands_in_the_figures_of_a_run(tmp_path):
         {"learning_rate": 0.1, "epoch": [1, 2], "test_accuracy": [1, 1 / 3], "test_f1": [1, 0.5], "selected": [0, 1]}
     )
     curves.to_csv(tmp_path / "curves.csv", index=False)
-    run = evaluate(tmp_path / "predictions.csv", tmp_path / "curves.csv")
+    test = pd.DataFrame(rows[3:], columns=columns)
+    further = pd.DataFrame([("test_1", 3, "background", 0.05)], columns=["case", "slice", "class", "probability"])
+    pd.concat([test, further])[further.columns].to_csv(tmp_path / "natural.csv", index=False)
+    np.save(tmp_path / "epochs.npy", np.array([[0.9, 0.8, 0.1], [0.9, 0.2, 0.6]], np.float32))
+    frozen = test[["case", "slice", "class", "label"]]
+    frozen.assign(linear=[0.9, 0.8, 0.1], knn=0.5).to_csv(tmp_path / "frozen.csv", index=False)
+    for part in ("train", "test"):
+        slices = frozen.assign(tumor_mm2=[9, 8, 0], cyst_px=0, thickness_mm=5, block="other")
+        slices.to_csv(tmp_path / f"{part}.csv", index=False)
+    run = evaluate_run(tmp_path, tmp_path)
     summary = summarise({Run("random", 100, 0): run}, published=False)
     assert {metric: arms["random"] for metric, arms in summary.items()} == {
         "accuracy": 0.333333,
         "accuracy_against_kidney": 0.333333,
         "accuracy_best_on_test": 1.0,
         "accuracy_optimism": 0.666667,
+        "accuracy_optimism_split_half": None,  # a single test case
         "accuracy_over_cases": 0.333333,
         "auroc": 0.5,
         "auroc_against_kidney": 0.5,
+        "auroc_natural": 0.75,
         "average_precision": 0.833333,
         "brier": 0.336667,
+        "brier_natural": 0.253125,
         "f1": 0.5,
         "f1_best_on_test": 1.0,
         "f1_optimism": 0.5,
+        "knn_auroc": 0.5,
+        "linear_auroc": 1.0,
         "sensitivity": 0.5,
+        "sensitivity_at_1_fp": 1.0,
         "specificity": 0.0,
     }
 
@@ -106,6 +123,44 @@ def test_smaller_budgets_carry_their_percent_in_the_name_and_all_the_cases_do_no
     assert summary["accuracy_25"] == {"random": 0.55}
     assert summary["f1_optimism_25"] == {"random": 0.55}
     assert set(summary) == {*FIGURES, *(f"{name}_25" for name in FIGURES)}
+
+
+@pytest.mark.parametrize(
+    ("percent", "end", "name"),
+    [
+        (100, "", "f1"),
+        (100, "low", "f1_low"),
+        (25, "", "f1_25"),
+        (25, "low", "f1_25_low"),
+        (1, "spread", "f1_1_spread"),
+    ],
+)
+def test_a_name_has_its_figure_then_its_percent_then_its_end(percent, end, name):
+    assert budget_name("f1", percent, end) == name
+
+
+def test_the_spread_over_seeds_is_their_standard_deviation_and_a_single_seed_has_none():
+    values = [0.5, 0.6, 0.8]
+    results = {Run("random", 25, seed): figures(value) for seed, value in enumerate(values)}
+    results |= {Run("rotation", 25, seed): figures(0.5, f1=None if seed else 0.5) for seed in range(3)}
+    results |= {Run("random", 100, 0): figures(0.1), Run("rotation", 100, 0): figures(0.1)}
+    found = spreads(results)
+    assert set(found) == {f"{name}_25_spread" for name in FIGURES}
+    assert found["accuracy_25_spread"] == {"random": round(float(np.std(values, ddof=1)), 6), "rotation": 0.0}
+    assert found["f1_25_spread"]["rotation"] is None
+
+
+def test_a_study_without_all_the_cases_has_no_plain_name_and_a_table_of_its_own():
+    results = {Run("random", percent, 0): figures(percent / 100) for percent in (10, 50)}
+    summary = summarise(results, published=False)
+    assert set(summary) == {f"{name}_{percent}" for name in FIGURES for percent in (10, 50)}
+    text = markdown(summary, source="directory", test_cases=98, percents=[10, 50])
+    assert text.index("## 50 % of the training cases") < text.index("| random | 0.500 |")
+    assert (
+        text.index("| random | 0.500 |")
+        < text.index("## 10 % of the training cases")
+        < text.index("| random | 0.100 |")
+    )
 
 
 def test_a_figure_that_one_seed_lacks_is_none_and_no_mean_of_the_rest():

@@ -377,3 +377,20 @@ def test_a_mixed_folder_comes_out_in_the_unit_range(mixed):
         assert images.max() <= 1
     regions = json.loads((mixed.folder / "data/normalized/regions.json").read_text())
     assert set(regions) == {"left", "right"}
+
+
+def test_a_part_without_a_chosen_slice_is_refused_by_select(tmp_path):
+    project = Project.copy_to(tmp_path / "project")
+    for number in range(6):
+        labels = tiny_labels()
+        if number:
+            labels[labels > 0] = 0 if number > 1 else 1  # one case with a tumour, one with kidneys, the rest empty
+        write(tmp_path / f"volumes/case_{number:05d}/segmentation.nii.gz", labels)
+        write(tmp_path / f"volumes/case_{number:05d}/imaging.nii.gz", tiny_imaging(labels))
+    project.change({"data.source": "directory", "data.root": str(tmp_path / "volumes"), "data.folds": 2})
+    project.change({"select.min_tumor_px": 20})
+    assert project.stage("download").returncode == 0
+    ended = project.stage("select")
+    assert ended.returncode == 1
+    assert re.search(r"^error: the (train|validation|test) cases \(.*\) have no slice", ended.stderr, re.MULTILINE)
+    assert not (project.folder / "data/index/selection.csv").exists()

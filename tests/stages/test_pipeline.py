@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+import subprocess
+from functools import cache
 from itertools import product
 
 import pandas as pd
@@ -14,14 +16,14 @@ from kidney_ssl.report.tables import FIGURES
 
 TRAINED = {"finetune", "evaluate", "explain", "report"}
 FROM_IMAGES = {"pretrain", "arm"} | TRAINED
-FROM_SLICES = {"slice", "normalize"} | FROM_IMAGES
+FROM_SLICES = {"slice", "normalize", "shortcut"} | FROM_IMAGES
 CHANGES = {
     "machine": ({"compute.workers": 1, "compute.device": "cpu", "compute.resident": "never"}, set()),
     "report": ({"report.published": True}, {"report"}),
     "analysis.margin": ({"analysis.margin": 0.05}, {"report"}),
     "explain.layer": ({"explain.layer": "layer2"}, {"explain", "report"}),
     "finetune.epochs": ({"finetune.epochs": 3}, TRAINED),
-    "normalize.range": ({"normalize.range": "image"}, {"normalize"} | FROM_IMAGES),
+    "normalize.range": ({"normalize.range": "image"}, {"normalize", "shortcut"} | FROM_IMAGES),
     "pretrain.methods": ({"pretrain.methods.rotation-0.epochs": 2}, FROM_IMAGES),
     "slice.body_hu": ({"slice.body_hu": -250}, FROM_SLICES),
     "select.seed": ({"select.seed": 1}, {"select"} | FROM_SLICES),
@@ -30,31 +32,39 @@ CHANGES = {
 }
 
 
-@pytest.fixture(scope="module")
-def smoke(tmp_path_factory):
-    """The smoke study, run once from nothing, two arms at a time."""
-    project = repository(tmp_path_factory.mktemp("smoke") / "project")
-    project.succeed("python", "-m", "stages", "2")
-    return project
+NAMESPACE = ("unshare", "--map-root-user", "--net")  # whoever runs in it has no network at all
+
+
+@cache
+def without_network():
+    """What to put before a command so that it finds no network; nothing where the machine does not allow it."""
+    allowed = shutil.which("unshare") and subprocess.run([*NAMESPACE, "true"], capture_output=True, check=False)
+    return NAMESPACE if allowed and allowed.returncode == 0 else ()
 
 
 @pytest.fixture(scope="module")
 def forced(smoke, tmp_path_factory):
     """The same study forced in another folder, one stage after the other, its volumes made anew.
 
-    It has the first run's lock at hand, which decides the order of the stages in there and nothing else.
+    It runs without a network, on a path with spaces. It has the first run's lock at hand, which decides the order of
+    the stages in there and nothing else.
     """
-    project = repository(tmp_path_factory.mktemp("forced") / "somewhere" / "else")
+    project = repository(tmp_path_factory.mktemp("forced") / "some where" / "else")
     shutil.copyfile(smoke.folder / "dvc.lock", project.folder / "dvc.lock")
-    project.succeed("dvc", "repro", "--force")
+    project.succeed(*without_network(), "dvc", "repro", "--force")
     return project
 
 
 def run_names(project):
-    params = project.params
-    return [
-        f"{arm}-{percent}-{seed}" for arm, percent, seed in product(*map(params.get, ("arms", "percents", "seeds")))
-    ]
+    return [f"{arm}-{run}" for arm in project.params["arms"] for run in [*budget_names(project), *further(project)]]
+
+
+def budget_names(project):
+    return [f"{percent}-{seed}" for percent, seed in product(*map(project.params.get, ("percents", "seeds")))]
+
+
+def further(project):
+    return project.params["extra_runs"]
 
 
 def running(output):
@@ -118,10 +128,21 @@ def test_a_forced_run_in_another_folder_gives_the_same_lock(smoke, forced):
     assert (forced.folder / "dvc.lock").read_text() == (smoke.folder / "dvc.lock").read_text()
 
 
+def test_the_study_runs_where_there_is_no_network(forced):
+    if not without_network():
+        pytest.skip("this machine makes no network namespaces: unshare is absent or not allowed")
+    devices = forced.succeed(*NAMESPACE, "cat", "/proc/net/dev").splitlines()[2:]
+    assert [line.split(":")[0].strip() for line in devices] == ["lo"]
+    assert (forced.folder / "report" / "index.html").exists()
+
+
 def test_the_lock_holds_every_stage(smoke):
     locked = set(yaml.safe_load((smoke.folder / "dvc.lock").read_text())["stages"])
     names = run_names(smoke)
-    assert {f"{stage}@{name}" for stage in ("finetune", "evaluate") for name in names} <= locked
+    more = [f"{arm}-{run}" for arm in smoke.params["arms"] for run in further(smoke)]
+    assert more
+    assert {f"{stage}@{name}" for stage in ("finetune", "evaluate") for name in set(names) - set(more)} <= locked
+    assert {f"{stage}_extra@{name}" for stage in ("finetune", "evaluate") for name in more} <= locked
     assert {f"arm@{arm}" for arm in smoke.params["arms"]} <= locked
     assert {"download", "select", "slice", "normalize", "report"} <= locked
 
@@ -159,22 +180,51 @@ def test_plots_show_draws_curves_and_bars_of_every_arm(smoke, tmp_path):
 @pytest.mark.parametrize("name", CHANGES)
 def test_a_changed_parameter_reruns_what_depends_on_it_and_nothing_else(smoke, name):
     changes, stages = CHANGES[name]
-    assert {stage.split("@")[0] for stage in would_run(smoke, changes)} == stages
+    assert {stage.split("@")[0].removesuffix("_extra") for stage in would_run(smoke, changes)} == stages
 
 
 def test_other_random_weights_leave_the_data_alone(smoke):
-    found = {name.split("@")[0] for name in would_run(smoke, {"initialize.random.seed": 5})}
+    found = {name.split("@")[0].removesuffix("_extra") for name in would_run(smoke, {"initialize.random.seed": 5})}
     assert {"initialize", "arm"} | TRAINED <= found
     assert not found & {"download", "select", "slice", "normalize"}
 
 
 def test_a_new_arm_reruns_nothing_old(smoke):
-    percent, seed = smoke.params["percents"][0], smoke.params["seeds"][0]
     found = would_run(smoke, {"arms.newcomer": {"weights": "initial/random", "augmentation": "none"}})
-    name = f"newcomer-{percent}-{seed}"
-    assert sorted(found) == sorted(
-        ["arm@newcomer", f"finetune@{name}", f"evaluate@{name}", "explain@newcomer", "report"]
-    )
+    runs = [f"{stage}@newcomer-{name}" for stage in ("finetune", "evaluate") for name in budget_names(smoke)]
+    runs += [f"{stage}_extra@newcomer-{name}" for stage in ("finetune", "evaluate") for name in further(smoke)]
+    assert sorted(found) == sorted(["arm@newcomer", *runs, "explain@newcomer", "report"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "new"),
+    [
+        ({"seeds": [0, 1]}, ["100-1"]),
+        ({"percents": [100, 25]}, ["25-0"]),
+        ({"extra_runs": ["50-0", "50-4"]}, ["50-4"]),
+    ],
+)
+def test_a_new_seed_or_budget_reruns_nothing_old(smoke, changes, new):
+    kind = "_extra" if "extra_runs" in changes else ""
+    runs = [f"{arm}-{name}" for arm in smoke.params["arms"] for name in new]
+    expected = [f"{stage}{kind}@{run}" for stage in ("finetune", "evaluate") for run in runs]
+    assert sorted(would_run(smoke, changes)) == sorted([*expected, "report"])
+
+
+def test_a_budget_trains_and_selects_on_its_own_cases_alone(smoke):
+    for arm in smoke.params["arms"]:
+        tables = {}
+        for name in ("100-0", *further(smoke)):
+            folder = smoke.folder / f"models/finetune/{arm}-{name}"
+            tables[name] = pd.read_csv(folder / "cases.csv")
+            used = set(tables[name].query("used == 1 and split == 'validation'")["case"])
+            predictions = pd.read_csv(folder / "predictions.csv").groupby("part")["case"].unique()
+            assert set(predictions["validation"]) <= used
+            assert not set(predictions["test"]) & set(tables[name]["case"])
+        assert tables["50-0"]["used"].mean() < tables["100-0"]["used"].mean() == 1
+        # The same draw for every arm.
+        first = next(iter(smoke.params["arms"]))
+        assert tables["50-0"].equals(pd.read_csv(smoke.folder / f"models/finetune/{first}-50-0/cases.csv"))
 
 
 def test_what_a_removed_arm_left_behind_is_cleared_away_and_not_reported(smoke):
@@ -197,3 +247,35 @@ def test_every_stage_notes_what_it_took_outside_the_lock(smoke):
         assert log["seconds"] >= 0
         assert log["memory_mb"] > 10
     assert "logs/" not in (smoke.folder / "dvc.lock").read_text()
+
+
+def asked_of_dvc(project):
+    """What a plan says is out of date, and what is behind that."""
+    code = "import json; from stages.plan import out_of_date; print(json.dumps([sorted(one) for one in out_of_date()]))"
+    return [set(names) for names in json.loads(project.succeed("python", "-c", code))]
+
+
+def test_a_plan_of_a_finished_study_runs_nothing_and_knows_what_was_done(smoke):
+    before = smoke.succeed("git", "status", "--porcelain", "--ignored")
+    output = smoke.succeed("python", "-m", "stages.plan", "2")
+    assert smoke.succeed("git", "status", "--porcelain", "--ignored") == before
+    rows = {cells[0]: cells[1:] for line in output.splitlines() if (cells := re.split(r" {2,}", line.strip()))}
+    assert rows["all"][1:] == ["0", "0"]
+    arms = {"random": "none", "simclr": "supervised"}
+    trained = {f"pretrain {name}": f"pretrain/{name}" for name in smoke.params["pretrain"]["methods"]}
+    trained |= {f"fine-tune at 100 %, augmentation {name}": f"finetune/{arm}-100-0" for arm, name in arms.items()}
+    for title, log in trained.items():
+        updates = json.loads((smoke.folder / f"logs/{log}.json").read_text())["updates"]
+        assert rows[title][3] == f"{updates:,}"
+    written = sum(path.stat().st_size for path in (smoke.folder / "data/slices").glob("*.npy"))
+    assert rows["chosen slices and masks"] == [f"{written / 1e6:,.1f} MB"]
+
+
+def test_a_plan_asks_dvc_what_is_out_of_date_and_finds_what_is_behind_it(smoke, tmp_path):
+    assert asked_of_dvc(smoke)[1:] == [set(), set()]
+    with smoke.changed({"finetune.epochs": 3}):
+        _, stale, behind = asked_of_dvc(smoke)
+    assert {name.split("@")[0].removesuffix("_extra") for name in stale} == {"finetune", "report"}
+    assert {name.split("@")[0].removesuffix("_extra") for name in behind} == {"evaluate", "explain"}
+    every, stale, behind = asked_of_dvc(repository(tmp_path / "fresh"))
+    assert stale | behind == every

@@ -33,6 +33,14 @@ def test_an_epoch_covers_each_row_once_and_no_batch_is_of_one(count, size, seed)
     assert len(batches) == batches_per_epoch(count, size)
 
 
+@given(count=st.integers(2, 200), size=st.integers(8, 70), least=st.integers(2, 8), seed=st.integers(0, 9))
+def test_no_batch_has_fewer_rows_than_there_are_processes(count, size, least, seed):
+    batches = epoch_batches(count, size, torch.Generator().manual_seed(seed), least=least)
+    assert sorted(torch.cat(batches).tolist()) == list(range(count))
+    assert all(min(least, count) <= len(batch) < size + least for batch in batches)
+    assert len(batches) == batches_per_epoch(count, size, least=least)
+
+
 def test_the_generator_decides_the_order():
     first, same, other = (torch.cat(epoch_batches(50, 8, seeded(1, "order", epoch))) for epoch in (0, 0, 1))
     assert torch.equal(first, same)
@@ -92,6 +100,23 @@ def test_arrays_that_do_not_match_their_rows_are_refused(tmp_path):
     (tmp_path / "i.npy").write_bytes(b"cut")
     with pytest.raises(InputError, match="cannot be read"):
         read_part(tmp_path / "i.npy", tmp_path / "f.csv")
+
+
+def test_masks_are_read_where_they_are_asked_for_and_refused_where_they_do_not_fit(tmp_path):
+    images, frame, masks = tmp_path / "i.npy", tmp_path / "f.csv", tmp_path / "m.npy"
+    pd.DataFrame({"case": ["00001", "00001"], "slice": [3, 4]}).to_csv(frame, index=False)
+    np.save(images, np.zeros((2, 4, 4), np.float16))
+    np.save(masks, np.arange(32, dtype=np.uint8).reshape(2, 4, 4))
+    assert read_part(images, frame).masks is None
+    found = read_part(images, frame, masks).masks
+    assert isinstance(found, np.memmap)
+    assert np.array_equal(found, np.load(masks))
+    np.save(masks, np.zeros((1, 4, 4), np.uint8))
+    with pytest.raises(InputError, match=r"m.npy: holds \(1, 4, 4\) for images of \(2, 4, 4\); run `dvc repro"):
+        read_part(images, frame, masks)
+    masks.unlink()
+    with pytest.raises(InputError, match=r"m.npy: cannot be read .*; run `dvc repro slice`"):
+        read_part(images, frame, masks)
 
 
 CASES = st.lists(st.integers(1, 12), min_size=1, max_size=25)  # slices of each case

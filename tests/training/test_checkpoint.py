@@ -1,10 +1,7 @@
 """Checkpoints: replaced whole, never run as code, one process each."""
 
 import errno
-import os
-import signal
 import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -12,7 +9,7 @@ import torch
 
 from kidney_ssl.errors import InputError
 from kidney_ssl.training import checkpoint as module
-from kidney_ssl.training.checkpoint import Checkpoint, exclusive, fingerprint, remove_checkpoints
+from kidney_ssl.training.checkpoint import Checkpoint, fingerprint, remove_checkpoints
 
 
 def test_what_is_saved_comes_back(tmp_path):
@@ -70,38 +67,6 @@ def test_any_setting_array_or_file_changes_the_fingerprint(tmp_path):
     path.write_bytes(b"2")
     others.append(fingerprint({"a": 1, "b": 2}, [array], [path]))
     assert len({base, *others}) == 5
-
-
-HOLD = """
-import sys
-from pathlib import Path
-from kidney_ssl.training.checkpoint import exclusive
-with exclusive(Path(sys.argv[1]), "arm"):
-    print("held", flush=True)
-    sys.stdin.read()
-"""
-
-
-def test_a_second_process_does_not_start_and_a_killed_one_holds_nothing(tmp_path):
-    holder = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    try:
-        assert holder.stdout.readline() == b"held\n"
-        with (
-            pytest.raises(InputError, match=f"arm: already training in process {holder.pid} on .* since"),
-            exclusive(tmp_path, "arm"),
-        ):
-            pass
-        with exclusive(tmp_path, "other"):
-            pass
-    finally:
-        os.kill(holder.pid, signal.SIGKILL)
-        holder.communicate()
-    assert (tmp_path / "arm.lock").exists()
-    with exclusive(tmp_path, "arm"):
-        assert str(os.getpid()) in (tmp_path / "arm.lock").read_text()
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_cleaning_takes_all_settings_of_one_training_and_no_other(tmp_path):

@@ -17,11 +17,12 @@ from sklearn.metrics import roc_auc_score
 from kidney_ssl.errors import InputError
 from kidney_ssl.models.resnet import classifier
 from kidney_ssl.models.weights import load_classifier, load_encoder, read_safetensors
+from kidney_ssl.training.batches import Part
 from kidney_ssl.training.checkpoint import Checkpoint
 from kidney_ssl.training.finetune import finetune
 from tests.training.toy_study import toy_part
 
-FILES = ("model.safetensors", "curves.csv", "predictions.csv")
+FILES = ("model.safetensors", "curves.csv", "predictions.csv", "epochs.npy")
 
 
 def run(parts, start, out, fabric, **changes):
@@ -110,12 +111,59 @@ def test_each_rate_has_the_same_epochs_and_the_best_on_validation_wins(parts, st
     assert alone.predictions.equals(result.predictions)
 
 
-def test_rows_limit_what_is_trained_on(parts, start, tmp_path, fabric):
-    rows = np.array([0, 1, 2, 3])
-    fewer = {**parts, "train": type(parts["train"])(parts["train"].images[rows], parts["train"].frame.iloc[rows])}
+def test_rows_limit_what_is_trained_and_selected_on(parts, start, tmp_path, fabric):
+    rows = {"train": np.array([0, 1, 2, 3]), "validation": np.array([1, 4, 5])}
+    fewer = dict(parts)
+    for name, kept in rows.items():
+        fewer[name] = Part(parts[name].images[kept], parts[name].frame.iloc[kept])
     run(parts, start, tmp_path / "a", fabric, rows=rows)
     run(fewer, start, tmp_path / "b", fabric)
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
+
+
+def test_a_budget_without_validation_slices_is_refused(parts, start, tmp_path, fabric):
+    with pytest.raises(InputError, match="no validation slices: give more cases or a larger budget"):
+        run(parts, start, tmp_path / "a", fabric, rows={"validation": np.array([], dtype=np.int64)})
+
+
+def test_every_epochs_test_probabilities_are_kept(parts, start, tmp_path, fabric):
+    run(parts, start, tmp_path / "a", fabric, epochs=3, learning_rates=[1e-5, 1e-3])
+    curves = pd.read_csv(tmp_path / "a" / "curves.csv")
+    won = curves.loc[curves["selected"] == 1, "learning_rate"].iloc[0]
+    curves = curves[curves["learning_rate"] == won].reset_index(drop=True)
+    probabilities = np.load(tmp_path / "a" / "epochs.npy")
+    assert probabilities.shape == (3, 5)
+    assert probabilities.dtype == np.float32
+    labels = parts["test"].frame["label"].to_numpy()
+    assert ((probabilities >= 0.5) == labels).mean(axis=1).tolist() == curves["test_accuracy"].tolist()
+    predictions = pd.read_csv(tmp_path / "a" / "predictions.csv").query("part == 'test'")["probability"]
+    assert np.allclose(probabilities[curves["selected"].argmax()], predictions)
+
+
+def test_the_natural_test_set_is_predicted_by_the_selected_epoch(parts, start, tmp_path, fabric):
+    natural = Part(parts["test"].images[::-1], parts["test"].frame.iloc[::-1].drop(columns="label"))
+    run(parts, start, tmp_path / "a", fabric, natural=natural)
+    run(parts, start, tmp_path / "b", fabric)
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    table = pd.read_csv(tmp_path / "a" / "natural.csv")
+    assert list(table.columns) == ["case", "slice", "class", "probability"]
+    tested = pd.read_csv(tmp_path / "a" / "predictions.csv").query("part == 'test'")
+    assert table["slice"].tolist() == tested["slice"].tolist()[::-1]
+    # Other batches, so sums are rounded otherwise.
+    assert np.allclose(table["probability"], tested["probability"][::-1], atol=1e-5)
+
+
+def test_a_natural_test_set_of_training_cases_is_refused(parts, start, tmp_path, fabric):
+    with pytest.raises(InputError, match="case_00000 is in train and in natural"):
+        run(parts, start, tmp_path / "a", fabric, natural=parts["train"])
+
+
+def test_extra_updates_make_the_training_longer_and_nothing_else(parts, start, tmp_path, fabric):
+    plain = run(parts, start, tmp_path / "a", fabric, epochs=2)
+    longer = run(parts, start, tmp_path / "b", fabric, epochs=2, extra_updates=3)  # 2 batches an epoch
+    assert (plain.epochs, longer.epochs) == (2, 4)
+    assert longer.updates == 8
+    pd.testing.assert_frame_equal(longer.curves.head(2).drop(columns="selected"), plain.curves.drop(columns="selected"))
 
 
 def test_one_class_in_validation_selects_by_loss_with_a_warning(parts, start, tmp_path, fabric):

@@ -15,6 +15,7 @@ from kidney_ssl.evaluation.probes import probe_accuracy
 from kidney_ssl.models.encoder import encoder
 from kidney_ssl.models.resnet import classifier
 from kidney_ssl.pretext.base import Options, Picture, Pretext, Setting
+from kidney_ssl.pretext.oracle import Method as Oracle
 from kidney_ssl.pretext.rotation import Method as Rotation
 from kidney_ssl.training import finetune, pretrain
 from kidney_ssl.training.batches import Part
@@ -56,6 +57,38 @@ class Toy(Pretext):
 
     def pictures(self, images, generator):
         return {"slices": Picture(images, ("slice",))}
+
+
+class Sighted(Toy):
+    """The same, given masks: their means are noted with those of the images they came with."""
+
+    reads_masks = True
+
+    def step(self, images, generator):
+        self.batches.append(pairs(images))
+        return self.weight.pow(2).sum(), {}
+
+    def validate(self, images, generator):
+        self.shown = [*getattr(self, "shown", []), *pairs(images)]
+        return {"loss": images.mean((1, 2, 3))}
+
+    def pictures(self, images, generator):
+        self.pictured = pairs(images)
+        return {}
+
+
+def pairs(images):
+    """Means of each slice and of its mask."""
+    assert images.shape[1] == 2
+    return [tuple(means) for means in images.mean((2, 3)).tolist()]
+
+
+def numbered(count, first_case):
+    """Slices whose images and masks both tell which slice it is, so that a mask of another would be seen."""
+    part = toy_part(count, first_case)
+    number = first_case // 10 + np.arange(1, count + 1)
+    images = np.broadcast_to(number[:, None, None] / 128, part.images.shape).astype(np.float16)
+    return Part(images, part.frame, np.broadcast_to(number[:, None, None], images.shape).astype(np.uint8))
 
 
 @pytest.fixture
@@ -251,9 +284,10 @@ def test_one_seed_gives_the_same_bytes_and_no_global_random_state_is_touched(run
     assert list((tmp_path / "a" / "checkpoints").iterdir()) == []
 
 
-def test_a_killed_pretraining_is_continued_to_the_same_bytes(run, written, tmp_path, monkeypatch):
+@pytest.mark.parametrize("task", [Rotation, Oracle])
+def test_a_killed_pretraining_is_continued_to_the_same_bytes(run, written, tmp_path, monkeypatch, task):
     options = {"plateau": PLATEAU, "probe": probe_accuracy}
-    whole = run("whole", **options)
+    whole = run("whole", method=task(SETTING, Options()), **options)
     save, files = Checkpoint.save, []
 
     def killed(self, state):
@@ -264,11 +298,11 @@ def test_a_killed_pretraining_is_continued_to_the_same_bytes(run, written, tmp_p
 
     monkeypatch.setattr(Checkpoint, "save", killed)
     with pytest.raises(KeyboardInterrupt):
-        run("cut", checkpoint_seconds=0, **options)
+        run("cut", method=task(SETTING, Options()), checkpoint_seconds=0, **options)
     monkeypatch.undo()
     assert files[-1].exists()
     assert not (tmp_path / "cut" / "encoder.safetensors").exists()
-    resumed = run("cut", **options)
+    resumed = run("cut", method=task(SETTING, Options()), **options)
     assert written("cut") == written("whole")
     assert resumed.curves.equals(whole.curves)
     assert not files[-1].exists()
@@ -290,6 +324,68 @@ def test_a_checkpoint_belongs_to_all_that_decides_the_training(run, parts, tmp_p
             run(**({"method": Toy(), "checkpoint_seconds": 0} | change))
     assert files[0] == files[1]
     assert len(set(files)) == 7
+
+
+def test_masks_are_those_of_the_slices_that_they_come_with(run, parts):
+    parts = {"train": numbered(9, 0), "validation": numbered(6, 100), "test": parts["test"]}
+    for by_case in (True, False):
+        method = Sighted()
+        method.one_slice_per_case = by_case
+        run(method=method, parts=parts, batch_size=3, epochs=2)
+        seen = [pair for batch in method.batches for pair in batch]
+        assert all(mask == 128 * image for image, mask in [*seen, *method.shown, *method.pictured])
+        assert {mask for _, mask in seen} == set(range(1, 10))
+        assert sorted(mask for _, mask in method.shown) == sorted([*range(11, 17)] * 2)
+        assert [mask for _, mask in method.pictured] == [*range(11, 17)]
+
+
+def test_masks_are_those_of_their_slices_after_a_kill_too(run, parts, monkeypatch):
+    parts = {"train": numbered(9, 0), "validation": numbered(6, 100), "test": parts["test"]}
+    save = Checkpoint.save
+
+    def killed(self, state):
+        save(self, state)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Checkpoint, "save", killed)
+    first, second = Sighted(), Sighted()
+    first.one_slice_per_case = second.one_slice_per_case = False
+    with pytest.raises(KeyboardInterrupt):
+        run("cut", method=first, parts=parts, batch_size=3, epochs=1, checkpoint_seconds=0)
+    monkeypatch.undo()
+    run("cut", method=second, parts=parts, batch_size=3, epochs=1)
+    seen = [pair for batch in first.batches + second.batches for pair in batch]
+    assert all(mask == 128 * image for image, mask in seen)
+    assert (len(first.batches), sorted(mask for _, mask in seen)) == (1, [*range(1, 10)])
+
+
+def test_only_a_method_that_reads_masks_sees_them(run, parts):
+    bare = {name: Part(part.images, part.frame) for name, part in parts.items()}
+    run(method=Toy(), parts=bare, epochs=1)
+    for absent in ("train", "validation"):
+        name = {"train": "the pretraining pool"}.get(absent, absent)
+        with pytest.raises(InputError, match=f"^pretrain-toy-0: the method reads masks, and there are none of {name}:"):
+            run(method=Sighted(), parts=parts | {absent: bare[absent]})
+
+
+def test_a_checkpoint_belongs_to_the_masks_of_a_method_that_reads_them(run, parts, monkeypatch):
+    files = []
+
+    def killed(self, state):
+        files.append(self.path.name)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Checkpoint, "save", killed)
+    studies = [parts]
+    for name in ("train", "validation"):
+        part = parts[name]
+        studies.append(parts | {name: Part(part.images, part.frame, 3 - part.masks)})
+    for method in (Sighted, Toy):
+        for study in studies:
+            with pytest.raises(KeyboardInterrupt):
+                run(method=method(), parts=study, checkpoint_seconds=0)
+    assert len(set(files[:3])) == 3
+    assert len(set(files[3:])) == 1
 
 
 def test_epochs_are_raised_to_the_least_number_of_updates(run):

@@ -1,4 +1,4 @@
-"""A toy study that one look separates: a bright square means tumor."""
+"""A toy study that one look separates: a bright square means tumor, and is the tumour of its mask."""
 
 import numpy as np
 import pandas as pd
@@ -11,6 +11,8 @@ def toy_part(count, first_case, *, seed=0, size=32, labels=None):
     labels = np.arange(count) % 2 if labels is None else np.full(count, labels)
     images = generator.random((count, size, size)) * 0.5
     images[labels == 1, 8:20, 8:20] += 0.4
+    masks = np.zeros(images.shape, np.uint8)
+    masks[labels == 1, 8:20, 8:20] = 2
     frame = pd.DataFrame(
         {
             "case": [f"case_{first_case + number // 4:05d}" for number in range(count)],
@@ -19,4 +21,4 @@ def toy_part(count, first_case, *, seed=0, size=32, labels=None):
             "label": labels,
         }
     )
-    return Part(images.astype(np.float16), frame)
+    return Part(images.astype(np.float16), frame, masks)

@@ -1,5 +1,6 @@
 """From HU to [0, 1]: a window from the tumour pixels of the training slices, or a fixed one."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -95,24 +96,40 @@ def describe_window(
 
 
 def normalise_store(
-    slices: Path, normalized: Path, *, pool: Path, normalized_pool: Path, fixed: tuple[float, float] | None, mode: str
+    slices: Path,
+    normalized: Path,
+    *,
+    others: Mapping[str, tuple[Path, Path]],
+    fixed: tuple[float, float] | None,
+    mode: str,
 ) -> dict[str, Any]:
-    """Normalise every split and the pool, a batch of slices in memory at a time.
+    """Normalise every split and what lies beside them, a batch of slices in memory at a time.
 
     Args:
         slices: folder of the int16 arrays.
         normalized: folder for `<split>_images.npy`, (N, S, S) float16 in [0, 1].
-        pool: folder of the slices to pretrain on.
-        normalized_pool: folder for them.
+        others: name -> folder of `<name>_images.npy` and folder for it: slices to pretrain on, natural test set.
         fixed: see `describe_window`.
         mode: see `normalise`.
 
     Returns:
         Figures of the window.
+
+    Raises:
+        InputError: the tumour pixels are of a case that is not in training, or span no window.
     """
-    window, figures = describe_window(load_rows(slices / "tumor_hu.csv"), fixed)
+    histogram = load_rows(slices / "tumor_hu.csv")
+    strangers = sorted(set(histogram["case"]) - set(load_rows(slices / "train.csv")["case"]))
+    if strangers:
+        raise InputError(
+            f"{slices / 'tumor_hu.csv'}: {strangers[0]} is no training case, and the window is found on those alone: "
+            "run `dvc repro --force slice`"
+        )
+    window, figures = describe_window(histogram, fixed)
     files = [(slices / f"{split}_images.npy", normalized / f"{split}_images.npy") for split in SPLITS]
-    for images, target in [*files, (pool / "pool_images.npy", normalized_pool / "pool_images.npy")]:
+    for name, (held, wanted) in others.items():
+        files.append((held / f"{name}_images.npy", wanted / f"{name}_images.npy"))
+    for images, target in files:
         target.parent.mkdir(parents=True, exist_ok=True)
         scaled = ArrayWriter(target, read_shape(images), np.float16)
         for piece in read_pieces(images):

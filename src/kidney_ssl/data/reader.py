@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from kidney_ssl.data import manifest
+from kidney_ssl.data.parts import part_of, write_part
 from kidney_ssl.data.volume import check_pair, label_areas, read_volume
 
 
@@ -21,9 +22,20 @@ class Reader:
     store: Path
     files: dict[str, dict[str, manifest.Row]]
 
-    def areas(self, case: str) -> tuple[np.ndarray, tuple[float, float, float]]:
-        """Count the pixels of each label: (slices, 4) int64, and the spacing in mm (slices, rows, columns)."""
-        areas, grid = label_areas(self._verified(case, "segmentation"))
+    def areas(self, case: str, parts: Path) -> tuple[np.ndarray, tuple[float, float, float]]:
+        """Count the pixels of each label: (slices, 4) int64, and the spacing in mm (slices, rows, columns).
+
+        What was counted is kept in `parts`, an existing folder, and taken from there the next time, if the volume is
+        still the one of the manifest.
+        """
+        volume = self._verified(case, "segmentation")
+        path = part_of(parts, case, self.files[case]["segmentation"].sha256)
+        if path.exists():
+            with np.load(path) as part:
+                slices_mm, row_mm, column_mm = part["spacing_mm"].tolist()
+                return part["areas"], (slices_mm, row_mm, column_mm)
+        areas, grid = label_areas(volume)
+        write_part(path, areas=areas, spacing_mm=grid.spacing_mm)
         return areas, grid.spacing_mm
 
     def volumes(self, case: str) -> tuple[np.ndarray, np.ndarray, tuple[float, float], tuple[str, ...]]:

@@ -10,6 +10,7 @@ from kidney_ssl.errors import InputError
 
 SPLITS = ("train", "validation", "test")
 CLASSES = ("tumor", "kidney", "background")
+SMALL = "small"  # some tumour below the threshold: in the natural test set alone
 
 # Label values of KiTS23. A cyst is no tumour: it never makes a slice positive.
 KIDNEY, TUMOR, CYST = 1, 2, 3
@@ -159,8 +160,8 @@ def select(
         draw_seed: seed of the draw of negatives.
 
     Returns:
-        The selection (case, slice, class, label, split), the split of every case (case, split), and the figures for
-        metrics/selection.json.
+        The selection (case, slice, class, label, split), split and stratum of every case (case, split, stratum), and
+        the figures for metrics/selection.json.
 
     Raises:
         InputError: no slice reaches the threshold, or there are too few cases.
@@ -184,7 +185,8 @@ def select(
     chosen = chosen.assign(label=(chosen["class"] == "tumor").astype(int))
     figures = _figures(rows, candidates, chosen, split, block)
     selection = chosen[["case", "slice", "class", "label", "split"]].reset_index(drop=True)
-    cases = pd.DataFrame({"case": list(split), "split": list(split.values())})
+    cases = pd.DataFrame(split.items(), columns=["case", "split"])
+    cases["stratum"] = cases["case"].map(strata)
     return selection, cases, figures
 
 

@@ -1,7 +1,5 @@
 """The chosen slices as memory-mapped arrays in one body-standardised frame."""
 
-import hashlib
-import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -14,6 +12,7 @@ import pandas as pd
 from kidney_ssl.data.arrays import ArrayWriter
 from kidney_ssl.data.body import standardise
 from kidney_ssl.data.cases import each_case
+from kidney_ssl.data.parts import part_of, write_part
 from kidney_ssl.data.selection import SPLITS, TUMOR
 
 # Reads one case: (slices, H, W) int16 HU, (slices, H, W) uint8 labels, (row, column) spacing in mm, and notes.
@@ -94,9 +93,8 @@ def _cut_case(
 ) -> tuple[Path, tuple[str, ...]]:
     """Make the part of one case, unless a whole one from the same input is there."""
     wanted = rows[case]["slice"].to_numpy()
-    identity = [case, fingerprints[case], asdict(frame), wanted.tolist(), rows[case]["split"].tolist(), masks]
-    key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
-    path = parts / f"{case}-{key}.npz"
+    identity = [fingerprints[case], asdict(frame), wanted.tolist(), rows[case]["split"].tolist(), masks]
+    path = part_of(parts, case, identity)
     if path.exists():
         with np.load(path) as part:
             return path, tuple(part["notes"].tolist())
@@ -119,9 +117,8 @@ def _cut_case(
         boxes[row] = box.top, box.bottom, box.left, box.right
     training = wanted[(rows[case]["split"] == "train").to_numpy()]
     tumor_hu, counts = np.unique(volume[training][labels[training] == TUMOR], return_counts=True)
-    beside = path.with_suffix(".tmp.npz")
-    np.savez(
-        beside,
+    write_part(
+        path,
         images=images,
         masks=masked,
         boxes=boxes,
@@ -130,7 +127,6 @@ def _cut_case(
         counts=counts,
         notes=np.array(notes, dtype=np.str_),
     )
-    beside.replace(path)
     return path, notes
 
 

@@ -32,6 +32,8 @@ LARGEST_ANGLE = np.deg2rad(1.0)  # between a volume's axes and the body's; a gan
 SMALLEST_DETERMINANT = 1e-3
 LARGEST_INFLATION = 1032  # of deflate; a header that declares more than its file can hold is false
 LARGEST_LABEL = 3
+# Numbers of a damaged file overflow; what comes of them is refused in one line, and numpy need not warn as well.
+QUIET = np.errstate(over="ignore", invalid="ignore")
 
 
 @dataclass(frozen=True)
@@ -171,6 +173,7 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
+@QUIET
 def _read_header(path: Path, stream: BinaryIO) -> _Stored:
     """Read the header and stop before the first voxel."""
     start = stream.read(4)
@@ -258,6 +261,7 @@ def _chunks(path: Path, stream: BinaryIO, stored: _Stored) -> Iterator[tuple[int
         raise InputError(f"{path}: longer than its header declares; fetch it again")
 
 
+@QUIET
 def _narrow(path: Path, raw: np.ndarray, out: np.ndarray, stored: _Stored) -> tuple[float, float]:
     """Scale, check and round one plane into `out`; its least and greatest value.
 

@@ -22,6 +22,7 @@ class ArmPredictions:
         labels: (N,) bool, tumor or not.
         classes: (N,) str, tumor, kidney or background.
         probabilities: (A, K, N) float64 in [0, 1].
+        shares: (K,) float64 that sum to 1, how much each of the K counts in an arm's figure; None: all alike, as seeds.
     """
 
     arms: tuple[str, ...]
@@ -30,6 +31,7 @@ class ArmPredictions:
     labels: np.ndarray
     classes: np.ndarray
     probabilities: np.ndarray
+    shares: np.ndarray | None = None
 
     def pair_by_case(self, arm: str, against: str) -> "ArmPredictions":
         """Lay two arms under each other as 2C cases: weights pick, for each case, the arm that speaks for it.
@@ -45,6 +47,7 @@ class ArmPredictions:
             labels=np.tile(self.labels, 2),
             classes=np.tile(self.classes, 2),
             probabilities=np.concatenate([one, other], axis=1)[None],
+            shares=self.shares,
         )
 
 

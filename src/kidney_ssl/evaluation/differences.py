@@ -9,7 +9,7 @@ from scipy import stats
 from kidney_ssl.errors import InputError
 from kidney_ssl.evaluation.arms import ArmPredictions
 from kidney_ssl.evaluation.bootstrap import LEVEL, Resampled, no_interval, quantile_of_t, spread
-from kidney_ssl.evaluation.weighted import LOWER_IS_BETTER, weighted_figure
+from kidney_ssl.evaluation.weighted import LOWER_IS_BETTER, swap_differences
 
 EQUIVALENCE_LEVEL = 0.90  # two one-sided tests at 5 %
 FEW_CASES = 30
@@ -119,11 +119,8 @@ def swap_p(predictions: ArmPredictions, pair: Pair, metric: str, swapped: np.nda
     Returns:
         (1 + swaps with a difference at least as large) / (1 + draws).
     """
-    both = predictions.pair_by_case(*pair)
     swapped = np.concatenate([np.zeros_like(swapped[:1]), swapped])
-    ours = weighted_figure(both, metric, np.concatenate([1 - swapped, swapped], axis=1))[0]
-    theirs = weighted_figure(both, metric, np.concatenate([swapped, 1 - swapped], axis=1))[0]
-    sizes = np.abs(ours - theirs)
+    sizes = np.abs(swap_differences(predictions, pair, metric, swapped))
     return float((1 + np.sum(sizes[1:] >= sizes[0] - _SAME)) / len(sizes))
 
 
@@ -142,6 +139,30 @@ def max_t(points: np.ndarray, draws: np.ndarray) -> float:
         return 0.0
     sizes = np.abs(draws[moving] - points[moving, None]) / deviations[moving, None]
     return float(np.quantile(sizes.max(axis=0), LEVEL))
+
+
+def half_widths(
+    drawn: Resampled, metric: str, points: np.ndarray, draws: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Half widths of the intervals of several differences of one figure, (P,) each.
+
+    Args:
+        drawn: what was resampled.
+        metric: the figure, which decides the degrees of freedom of Student's t.
+        points: (P,) differences.
+        draws: (P, R) their resamples.
+
+    Returns:
+        Of each difference's own 95 % interval, of its own 90 % interval (for equivalence), and of the interval that
+        holds all of them at once with 95 %.
+    """
+    deviations = spread(draws, drawn)
+    own = quantile_of_t(LEVEL, drawn.predictions, metric)
+    narrow = quantile_of_t(EQUIVALENCE_LEVEL, drawn.predictions, metric)
+    # Widened as a single interval is, and never narrower than one.
+    normal = float(stats.norm.ppf((1 + LEVEL) / 2))
+    joint = own * max(max_t(points, draws) / normal, 1)
+    return own * deviations, narrow * deviations, joint * deviations
 
 
 def _check(predictions: ArmPredictions, baseline: str, contrasts: Sequence[Pair]) -> None:
@@ -176,24 +197,21 @@ def _family(
         return [replace(one, reason=reason) for one in found]
 
     draws = drawn.draws[metric][ones] - drawn.draws[metric][others]
-    deviations = spread(draws, drawn)
-    own = quantile_of_t(LEVEL, predictions, metric)
-    narrow = quantile_of_t(EQUIVALENCE_LEVEL, predictions, metric)
-    # Widened as a single interval is, and never narrower than one.
-    normal = float(stats.norm.ppf((1 + LEVEL) / 2))
-    joint = own * max(max_t(points, draws) / normal, 1)
+    owns, narrows, joints = half_widths(drawn, metric, points, draws)
     compared = []
-    for one, point, deviation in zip(found, points.tolist(), deviations.tolist(), strict=True):
+    for one, point, own, narrow, joint in zip(
+        found, *(a.tolist() for a in (points, owns, narrows, joints)), strict=True
+    ):
         with_intervals = replace(
             one,
-            low=point - own * deviation,
-            high=point + own * deviation,
-            equivalence_low=point - narrow * deviation,
-            equivalence_high=point + narrow * deviation,
-            simultaneous_low=point - joint * deviation,
-            simultaneous_high=point + joint * deviation,
+            low=point - own,
+            high=point + own,
+            equivalence_low=point - narrow,
+            equivalence_high=point + narrow,
+            simultaneous_low=point - joint,
+            simultaneous_high=point + joint,
         )
-        verdict = one.verdict if few else _verdict(point, narrow * deviation, joint * deviation, margin, metric)
+        verdict = one.verdict if few else _verdict(point, narrow, joint, margin, metric)
         compared.append(replace(with_intervals, verdict=verdict))
     return compared
 

@@ -9,6 +9,19 @@ STRUCTURES: dict[str, tuple[int, ...]] = {"tumor": (2,), "kidney": (1, 2, 3)}
 AIR = -1000  # HU outside the body in a standardised slice
 
 
+def measured(slices: int, wanted: int) -> np.ndarray:
+    """Choose the test slices whose maps are measured, the same ones of every arm, spread evenly.
+
+    Args:
+        slices: of the test part, at least one.
+        wanted: how many of them.
+
+    Returns:
+        (min(slices, wanted),) int64, rising.
+    """
+    return np.unique(np.linspace(0, slices - 1, min(wanted, slices)).round().astype(np.int64))
+
+
 def shares(maps: np.ndarray, masks: np.ndarray, images: np.ndarray) -> dict[str, float | int | None]:
     """How much of the maps' activation lies inside tumour, kidney and body, beside the area that those take.
 

@@ -7,7 +7,6 @@ that is selection on the test set, and `optimism` is what it earns.
 A figure that cannot be computed is None, and the reason stands under the same name in `reasons` beside it.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,22 +24,14 @@ from sklearn.metrics import (
 
 from kidney_ssl.data.selection import CLASSES
 from kidney_ssl.errors import InputError
+from kidney_ssl.evaluation.csvfile import RERUN, read_text, refuse
+from kidney_ssl.evaluation.missing import Missing, difference, plain
 
-DIGITS = 6  # decimals of every figure: finer than a slice of the largest test part, coarser than rounding noise
 THRESHOLD = 0.5  # a slice is called tumor from this probability on (Eq. 8-9 of the thesis)
-SETTINGS = ("learning_rate",)  # what the run was given: no figure, so it is passed on as it is
 PARTS = ("validation", "test")
 TUMOR, NEGATIVES = CLASSES[0], CLASSES[1:]
 
 _IDENTITY = ["part", "case", "slice"]
-_RERUN = "run the finetune stage again"
-
-
-@dataclass(frozen=True)
-class Missing:
-    """Stands where a figure cannot be computed."""
-
-    reason: str
 
 
 def evaluate(predictions: Path, curves: Path) -> dict[str, Any]:
@@ -66,16 +57,16 @@ def evaluate(predictions: Path, curves: Path) -> dict[str, Any]:
     chosen = epochs[epochs["selected"] == 1].iloc[0]
     test = _part_figures(rows[rows["part"] == "test"], "the test part")
     validation_rows = rows[rows["part"] == "validation"]
-    validation = _sizes(validation_rows) | _figures(validation_rows, "the validation part")
+    validation = _sizes(validation_rows) | figures_of(validation_rows, "the validation part")
     # So that an open accuracy (NaN) does not agree either.
     if test["slices"] and not abs(chosen["test_accuracy"] - test["accuracy"]) <= 1 / test["slices"]:
         raise InputError(
             f"{curves}: test accuracy {chosen['test_accuracy']:.6f} at the selected epoch, but {predictions} gives "
-            f"{test['accuracy']:.6f}: they are of different runs; {_RERUN}"
+            f"{test['accuracy']:.6f}: they are of different runs; {RERUN}"
         )
     # The other rates of a search on validation stay out: the thesis looked for the best epoch of one training.
     best = _best_on_test(epochs[epochs["learning_rate"] == chosen["learning_rate"]])
-    return _plain(
+    return plain(
         {
             "selected": {
                 "epoch": int(chosen["epoch"]),
@@ -84,7 +75,7 @@ def evaluate(predictions: Path, curves: Path) -> dict[str, Any]:
                 "validation": validation,
             },
             "best_on_test": best,
-            "optimism": {name: _difference(best[name]["value"], test[name]) for name in best},
+            "optimism": {name: difference(best[name]["value"], test[name]) for name in best},
         }
     )
 
@@ -98,17 +89,17 @@ def read_predictions(path: Path) -> pd.DataFrame:
     Raises:
         InputError: see `evaluate`.
     """
-    rows = _read(path, [*_IDENTITY, "class", "label", "probability"])
+    rows = read_text(path, [*_IDENTITY, "class", "label", "probability"])
     for column, known in (("part", PARTS), ("class", CLASSES)):
-        _refuse(path, ~rows[column].isin(known), f"{column} is none of {', '.join(known)}")
-    _refuse(path, rows["case"] == "", "no case is named")
+        refuse(path, ~rows[column].isin(known), f"{column} is none of {', '.join(known)}")
+    refuse(path, rows["case"] == "", "no case is named")
     for column in ("slice", "label", "probability"):
         rows[column] = pd.to_numeric(rows[column], errors="coerce")
-    _refuse(path, ~rows["probability"].between(0, 1), "probability is not in [0, 1]")
-    _refuse(path, ~rows["label"].isin((0, 1)), "label is neither 0 nor 1")
-    _refuse(path, (rows["label"] == 1) != (rows["class"] == TUMOR), "label and class contradict each other")
-    _refuse(path, ~((rows["slice"] >= 0) & (rows["slice"] % 1 == 0)), "slice is no whole number from 0")
-    _refuse(path, rows.duplicated(_IDENTITY), "the slice stands there twice")
+    refuse(path, ~rows["probability"].between(0, 1), "probability is not in [0, 1]")
+    refuse(path, ~rows["label"].isin((0, 1)), "label is neither 0 nor 1")
+    refuse(path, (rows["label"] == 1) != (rows["class"] == TUMOR), "label and class contradict each other")
+    refuse(path, ~((rows["slice"] >= 0) & (rows["slice"] % 1 == 0)), "slice is no whole number from 0")
+    refuse(path, rows.duplicated(_IDENTITY), "the slice stands there twice")
     shared = sorted(set.intersection(*(set(rows.loc[rows["part"] == part, "case"]) for part in PARTS)))
     if shared:
         raise InputError(f"{path}: case(s) in validation and test at once: {', '.join(shared)}; run select again")
@@ -118,49 +109,32 @@ def read_predictions(path: Path) -> pd.DataFrame:
 def _read_curves(path: Path) -> pd.DataFrame:
     """Read the columns of the curves that evaluation needs, one row an epoch and learning rate."""
     columns = ["learning_rate", "epoch", "test_accuracy", "test_f1", "selected"]
-    rows = _read(path, columns)[columns].apply(pd.to_numeric, errors="coerce")
-    _refuse(path, ~(rows["learning_rate"] > 0), "learning_rate is not above 0")
-    _refuse(path, ~((rows["epoch"] >= 1) & (rows["epoch"] % 1 == 0)), "epoch is no whole number from 1")
+    rows = read_text(path, columns)[columns].apply(pd.to_numeric, errors="coerce")
+    refuse(path, ~(rows["learning_rate"] > 0), "learning_rate is not above 0")
+    refuse(path, ~((rows["epoch"] >= 1) & (rows["epoch"] % 1 == 0)), "epoch is no whole number from 1")
     for column in ("test_accuracy", "test_f1"):
         # Left open where it cannot be computed, as the F1 of a test part without tumor.
-        _refuse(path, ~(rows[column].isna() | rows[column].between(0, 1)), f"{column} is not in [0, 1]")
-    _refuse(path, rows.duplicated(["learning_rate", "epoch"]), "the epoch stands there twice")
-    _refuse(path, ~rows["selected"].isin((0, 1)), "selected is neither 0 nor 1")
+        refuse(path, ~(rows[column].isna() | rows[column].between(0, 1)), f"{column} is not in [0, 1]")
+    refuse(path, rows.duplicated(["learning_rate", "epoch"]), "the epoch stands there twice")
+    refuse(path, ~rows["selected"].isin((0, 1)), "selected is neither 0 nor 1")
     if rows["selected"].sum() != 1:
-        raise InputError(f"{path}: {int(rows['selected'].sum())} epochs are marked as selected, not one; {_RERUN}")
+        raise InputError(f"{path}: {int(rows['selected'].sum())} epochs are marked as selected, not one; {RERUN}")
     return rows.sort_values(["learning_rate", "epoch"])
-
-
-def _read(path: Path, columns: list[str]) -> pd.DataFrame:
-    """Read a CSV as text: nothing is guessed, so a case may be called NA and an empty field stays visible."""
-    try:
-        rows = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); {_RERUN}") from error
-    except (ValueError, pd.errors.ParserError) as error:
-        raise InputError(f"{path}: not a CSV table ({' '.join(str(error).split())}); {_RERUN}") from error
-    absent = [column for column in columns if column not in rows]
-    if absent:
-        raise InputError(f"{path}: column(s) missing: {', '.join(absent)}; {_RERUN}")
-    return rows.fillna("")  # a row that ends early
-
-
-def _refuse(path: Path, bad: pd.Series, what: str) -> None:
-    """Raise if any row is bad, naming the first one's line."""
-    if bad.any():
-        line = int(np.flatnonzero(bad)[0]) + 2
-        raise InputError(f"{path}: line {line}: {what} ({int(bad.sum())} such row(s)); {_RERUN}")
 
 
 def _sizes(rows: pd.DataFrame) -> dict[str, Any]:
     return {"slices": len(rows), "cases": rows["case"].nunique()}
 
 
-def _figures(rows: pd.DataFrame, where: str) -> dict[str, Any]:
+def figures_of(rows: pd.DataFrame, where: str) -> dict[str, Any]:
     """Compute the figures that need labels and probabilities alone.
 
     Sensitivity is the recall of tumor, specificity that of the other slices; F1 = 2 TP / (2 TP + FP + FN);
     Brier = mean (probability - label)^2.
+
+    Args:
+        rows: columns label (0, 1) and probability in [0, 1].
+        where: names the rows in the reasons of what is missing, as "the test part".
     """
     label, probability = rows["label"].to_numpy(), rows["probability"].to_numpy()
     called = (probability >= THRESHOLD).astype(np.int64)
@@ -186,7 +160,7 @@ def _part_figures(rows: pd.DataFrame, where: str) -> dict[str, Any]:
     tn, fp, fn, tp = confusion_matrix(rows["label"], called, labels=[0, 1]).ravel() if len(rows) else [0] * 4
     return {
         **_sizes(rows),
-        **_figures(rows, where),
+        **figures_of(rows, where),
         "confusion": {"tp": int(tp), "fp": int(fp), "fn": int(fn), "tn": int(tn)},
         "against": {name: _against(rows, name, where) for name in NEGATIVES},
         "classes": {name: _class_figures(rows[rows["class"] == name], name, where) for name in CLASSES},
@@ -200,7 +174,7 @@ def _against(rows: pd.DataFrame, negative: str, where: str) -> dict[str, Any]:
     absent = next(
         (Missing(f"no {name} slice in {where}") for name in (TUMOR, negative) if name not in set(pair["class"])), None
     )
-    figures = {} if absent else _figures(pair, where)
+    figures = {} if absent else figures_of(pair, where)
     return {"slices": len(pair)} | {name: absent or figures[name] for name in ("accuracy", "auroc")}
 
 
@@ -247,24 +221,3 @@ def _best_on_test(epochs: pd.DataFrame) -> dict[str, Any]:
             "epoch": absent if row is None else int(row["epoch"]),
         }
     return best
-
-
-def _difference(value: Any, other: Any) -> Any:
-    """Subtract two figures; what is missing stays missing, with its reason."""
-    return next((figure for figure in (value, other) if isinstance(figure, Missing)), None) or value - other
-
-
-def _plain(figures: dict[str, Any]) -> dict[str, Any]:
-    """Make figures ready for JSON: rounded, None for what is missing, its reasons beside it."""
-    plain: dict[str, Any] = {}
-    reasons = {name: value.reason for name, value in figures.items() if isinstance(value, Missing)}
-    for name, value in figures.items():
-        if isinstance(value, dict):
-            plain[name] = _plain(value)
-        elif isinstance(value, Missing):
-            plain[name] = None
-        elif isinstance(value, (float, np.floating)):
-            plain[name] = float(value) if name in SETTINGS else round(float(value), DIGITS)
-        else:
-            plain[name] = value
-    return plain | ({"reasons": reasons} if reasons else {})

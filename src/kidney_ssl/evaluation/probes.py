@@ -1,5 +1,7 @@
 """How much of the labels a frozen encoder's features tell: k nearest neighbours and a linear probe."""
 
+from typing import Any
+
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
@@ -32,10 +34,31 @@ def probe_accuracy(
     found = {"majority_accuracy": float((tested_labels == majority).mean())}
     if len(np.unique(labels)) < 2:
         return found | {"knn_accuracy": float("nan"), "linear_accuracy": float("nan")}
-    probes = {
-        "knn": KNeighborsClassifier(min(NEIGHBOURS, len(labels)), metric="cosine"),
-        "linear": make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)),
-    }
-    for name, probe in probes.items():
+    for name, probe in _probes(len(labels)).items():
         found[f"{name}_accuracy"] = float(probe.fit(features, labels).score(tested, tested_labels))
     return found
+
+
+def probe_probabilities(features: np.ndarray, labels: np.ndarray, tested: np.ndarray) -> dict[str, np.ndarray | None]:
+    """Fit the probes of `probe_accuracy` and give the probability of tumor of other slices.
+
+    Args:
+        features: (N, width) float32 of training slices.
+        labels: (N,) 0 or 1.
+        tested: (M, width).
+
+    Returns:
+        `linear`: (M,) of the logistic regression; `knn`: (M,) share of the neighbours with tumour. None where the
+        training slices are of one class.
+    """
+    probes = _probes(len(labels))
+    if len(np.unique(labels)) < 2:
+        return dict.fromkeys(probes)
+    return {name: probe.fit(features, labels).predict_proba(tested)[:, 1] for name, probe in probes.items()}
+
+
+def _probes(count: int) -> dict[str, Any]:
+    return {
+        "knn": KNeighborsClassifier(min(NEIGHBOURS, count), metric="cosine"),
+        "linear": make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)),
+    }

@@ -6,7 +6,7 @@ slices can be summed within cases once, before the first resample:
 - accuracy, F1, sensitivity, specificity and Brier are quotients of sums over slices: (R, C) @ (C, arms);
 - AUROC counts pairs of slices. Pairs won by a tumor slice of case c against another slice of case d make a (C, C)
   table M (a tie is half a pair), and the pairs won in a resample are w' M w;
-- average precision needs, at each threshold, the slices called in each case: (R, C) @ (C, thresholds).
+- average precision is summed threshold by threshold, with all resamples at a time.
 """
 
 from collections.abc import Callable
@@ -36,13 +36,13 @@ NEEDS = {
 METRICS = tuple(NEEDS)
 LOWER_IS_BETTER = ("brier",)
 
-_BLOCK_BYTES = 2**25
+_BLOCK_BYTES = 2**23  # what a processor's cache holds: twice as fast as four times as much
 # Weights (B, C) float64 -> (B, A, K).
 _Figure = Callable[[np.ndarray], np.ndarray]
 
 
 def weighted_figure(predictions: ArmPredictions, metric: str, weights: np.ndarray) -> np.ndarray:
-    """Compute one figure of each arm under each row of weights, averaged over the seeds.
+    """Compute one figure of each arm under each row of weights, averaged over the seeds by their shares.
 
     Args:
         predictions: A arms, C cases.
@@ -52,12 +52,8 @@ def weighted_figure(predictions: ArmPredictions, metric: str, weights: np.ndarra
     Returns:
         (A, R) float64, NaN where the weights leave no slice that the figure needs.
     """
-    cases, labels, probabilities = predictions.cases, predictions.labels, predictions.probabilities
-    if metric.endswith(AGAINST_KIDNEY):
-        kept = np.isin(predictions.classes, (TUMOR, KIDNEY))
-        cases, labels, probabilities = cases[kept], labels[kept], probabilities[..., kept]
-    arms, seeds, slices = probabilities.shape
-    members = csr_array((np.ones(slices), (cases, np.arange(slices))), shape=(len(predictions.names), slices))
+    members, labels, probabilities = _slices_of(predictions, metric)
+    arms, seeds, _ = probabilities.shape
     tumors, others = members @ labels.astype(float), members @ (~labels).astype(float)
     figure, width = _prepare(metric.removesuffix(AGAINST_KIDNEY), members, labels, probabilities)
     values = np.empty((arms, len(weights)))
@@ -70,9 +66,31 @@ def weighted_figure(predictions: ArmPredictions, metric: str, weights: np.ndarra
         missing |= need_others & (block @ others == 0)
         found = np.full((arms, len(block)), np.nan)
         if not missing.all():
-            found[:, ~missing] = figure(block[~missing]).mean(axis=2).T
+            found[:, ~missing] = np.average(figure(block[~missing]), axis=2, weights=predictions.shares).T
         values[:, start : start + step] = found
     return values
+
+
+def swap_differences(
+    predictions: ArmPredictions, pair: tuple[str, str], metric: str, swapped: np.ndarray
+) -> np.ndarray:
+    """Compute how far two arms are apart after swaps of their predictions within cases, all seeds of a case together.
+
+    Args:
+        predictions: both arms among others, C cases.
+        pair: the arm, and the one that is subtracted.
+        metric: the figure, defined on the test part.
+        swapped: (R, C) 0 or 1, the cases that change arms.
+
+    Returns:
+        (R,) float64.
+    """
+    if metric.removesuffix(AGAINST_KIDNEY) == "auroc":
+        return _swapped_aurocs(predictions, pair, metric, swapped)
+    both = predictions.pair_by_case(*pair)
+    ours = weighted_figure(both, metric, np.concatenate([1 - swapped, swapped], axis=1))[0]
+    theirs = weighted_figure(both, metric, np.concatenate([swapped, 1 - swapped], axis=1))[0]
+    return np.asarray(ours - theirs)
 
 
 def absent(predictions: ArmPredictions, metric: str) -> str | None:
@@ -102,13 +120,23 @@ def effective_cases(predictions: ArmPredictions, metric: str) -> float:
     return float(min(np.sum(count) ** 2 / np.sum(count**2) for count in counts))
 
 
+def _slices_of(predictions: ArmPredictions, metric: str) -> tuple[csr_array, np.ndarray, np.ndarray]:
+    """Take the slices that a figure counts: their cases as (C, N) ones, labels (N,), probabilities (A, K, N)."""
+    cases, labels, probabilities = predictions.cases, predictions.labels, predictions.probabilities
+    if metric.endswith(AGAINST_KIDNEY):
+        kept = np.isin(predictions.classes, (TUMOR, KIDNEY))
+        cases, labels, probabilities = cases[kept], labels[kept], probabilities[..., kept]
+    ones = (np.ones(len(cases)), (cases, np.arange(len(cases))))
+    return csr_array(ones, shape=(len(predictions.names), len(cases))), labels, probabilities
+
+
 def _prepare(metric: str, members: csr_array, labels: np.ndarray, probabilities: np.ndarray) -> tuple[_Figure, int]:
     """Sum within cases what the figure needs; the figure, and how many numbers it holds for one row of weights."""
     cases = members.shape[0]
     if metric == "auroc":
         return _auroc(members, labels, probabilities), cases
     if metric == "average_precision":
-        return _average_precision(members, labels, probabilities), 3 * int(labels.sum())
+        return _average_precision(members, labels, probabilities), cases
     return _quotient(metric, members, labels, probabilities), cases
 
 
@@ -158,29 +186,88 @@ def _pairs_won(members: csr_array, labels: np.ndarray, probabilities: np.ndarray
     return np.asarray(members[:, labels] @ beaten[rank[labels]])
 
 
+def _swapped_aurocs(predictions: ArmPredictions, pair: tuple[str, str], metric: str, swapped: np.ndarray) -> np.ndarray:
+    """Subtract the AUROCs of two arms after swaps: with every case in either arm, the difference is linear in them.
+
+    With M of the pairs won (see the module) by tumor slices of one arm against other slices of the same or the other
+    arm, AA, AB, BA and BB, the one arm wins (1-s)'AA(1-s) + (1-s)'AB s + s'BA(1-s) + s'BB s pairs and the other the
+    same with s and 1-s exchanged. In the difference every product of s with s cancels, and sums of M are left.
+    """
+    members, labels, probabilities = _slices_of(predictions, metric)
+    cases, count = members.tocsc().indices, members.shape[0]
+    shares = predictions.shares
+    slope, constant = np.zeros(count), 0.0
+    arms = [predictions.arms.index(name) for name in pair]
+    # Sign of M's sums by the case of the tumor slice, of the other slice, and of its whole sum.
+    for one, other, by_tumor, by_other, whole in (
+        (0, 0, -1, -1, 1),
+        (0, 1, -1, 1, 0),
+        (1, 0, 1, -1, 0),
+        (1, 1, 1, 1, -1),
+    ):
+        won = [
+            _wins(ours[labels], theirs[~labels])
+            for ours, theirs in zip(probabilities[arms[one]], probabilities[arms[other]], strict=True)
+        ]
+        of_tumors, of_others = (np.average(side, axis=0, weights=shares) for side in zip(*won, strict=True))
+        slope += by_tumor * np.bincount(cases[labels], weights=of_tumors, minlength=count)
+        slope += by_other * np.bincount(cases[~labels], weights=of_others, minlength=count)
+        constant += whole * of_tumors.sum()
+    return np.asarray((constant + swapped @ slope) / (labels.sum() * (~labels).sum()))
+
+
+def _wins(tumors: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Count pairs won, ties by half: by each tumor slice against all others, and against each other slice."""
+
+    def under(values: np.ndarray, of: np.ndarray) -> np.ndarray:
+        below, to = (np.searchsorted(np.sort(of), values, side=side) for side in ("left", "right"))
+        return np.asarray((below + to) / 2)
+
+    return under(tumors, others), len(tumors) - under(others, tumors)
+
+
 def _average_precision(members: csr_array, labels: np.ndarray, probabilities: np.ndarray) -> _Figure:
     """AP = sum over thresholds of (recall gained) * precision; thresholds without a tumor slice gain nothing."""
     arms, seeds, slices = probabilities.shape
-    tables = []
-    for one in probabilities.reshape(arms * seeds, slices):
-        order = np.argsort(-one, kind="stable")
-        ends = np.flatnonzero(np.append(np.diff(one[order]) != 0, True))
-        ordered = members[:, order].toarray()
-        # float32 holds whole numbers below 2^24 exactly: 5,000 times the slices of KiTS23's test part.
-        called = np.cumsum(ordered, axis=1, dtype=np.float32)[:, ends]
-        true = np.cumsum(ordered * labels[order], axis=1, dtype=np.float32)[:, ends]
-        gains = np.diff(true.sum(axis=0), prepend=0) > 0
-        tables.append((true[:, gains], called[:, gains]))
+    cases = members.tocsc().indices
+    steps = [_thresholds(cases, labels, one) for one in probabilities.reshape(arms * seeds, slices)]
 
     def figure(weights: np.ndarray) -> np.ndarray:
-        small = weights.astype(np.float32)
+        of_case = np.ascontiguousarray(weights.T)
         found = np.empty((len(weights), arms * seeds))
-        for number, (true, called) in enumerate(tables):
-            hits, calls = small @ true, small @ called
-            # A resample may leave out every slice above a threshold: nothing is gained there.
-            precision = np.divide(hits, np.maximum(calls, 1), dtype=np.float64)
-            gained = np.diff(hits, axis=1, prepend=np.float32(0))
-            found[:, number] = np.einsum("bt,bt->b", precision, gained) / hits[:, -1]
+        for number, thresholds in enumerate(steps):
+            # Down the thresholds, all resamples at a time. Instead of 0 / 0, where a resample has no slice above a
+            # threshold, the precision is 0; the first whole number swallows what stands for 0.
+            calls, hits, gain = np.full(len(weights), 1e-300), np.zeros(len(weights)), np.zeros(len(weights))
+            for others, tumors in thresholds:
+                gained = of_case[tumors[0]] if len(tumors) == 1 else of_case[tumors].sum(axis=0)
+                for case in others:
+                    calls += of_case[case]
+                calls += gained
+                hits += gained
+                precision = hits / calls
+                precision *= gained
+                gain += precision
+            found[:, number] = gain / hits
         return found.reshape(len(weights), arms, seeds)
 
     return figure
+
+
+def _thresholds(cases: np.ndarray, labels: np.ndarray, probabilities: np.ndarray) -> list[tuple[list[int], list[int]]]:
+    """List the thresholds that call further tumor slices, from above: cases of other slices called by then, of tumor.
+
+    A case stands there once for each slice; other slices since the threshold before count with the one that follows.
+    """
+    order = np.argsort(-probabilities, kind="stable")
+    cases, labels, values = cases[order], labels[order], probabilities[order]
+    gains = np.unique(values[labels])[::-1]
+    place = np.searchsorted(-gains, -values)  # of the first threshold that calls the slice
+    bounds = np.arange(len(gains) + 1)
+    others, tumors = (
+        (cases[kind].tolist(), np.searchsorted(place[kind], bounds).tolist()) for kind in (~labels, labels)
+    )
+    return [
+        (others[0][others[1][number] : others[1][number + 1]], tumors[0][tumors[1][number] : tumors[1][number + 1]])
+        for number in range(len(gains))
+    ]

@@ -65,8 +65,8 @@ def read_safetensors(path: str | Path) -> State:
     Raises:
         InputError: the file is missing or no safetensors.
     """
-    from safetensors import SafetensorError  # noqa: PLC0415
-    from safetensors.torch import load_file  # noqa: PLC0415
+    from safetensors import SafetensorError  # noqa: PLC0415 - only who reads weights pays for the import
+    from safetensors.torch import load_file  # noqa: PLC0415 - as above
 
     try:
         state: State = load_file(path)
@@ -183,7 +183,7 @@ def _read_pth(path: Path) -> State:
 
 def _torchvision(network: str) -> tuple[Path, State]:
     """The published weights by torchvision's weight API; a file that is already there needs no network."""
-    from torchvision import models  # noqa: PLC0415
+    from torchvision import models  # noqa: PLC0415 - a second of imports
 
     weights = models.get_model_weights(network)["IMAGENET1K_V1"]
     path = Path(torch.hub.get_dir(), "checkpoints", weights.url.rsplit("/", 1)[-1])

@@ -59,12 +59,17 @@ class Pretext(nn.Module, ABC):
 
     Attributes:
         Parameters: the method's options.
+        control: whether the method is there to judge the study by and is no contender: the report marks it.
+        reads_masks: whether the method is given the masks too, which makes it supervised. Its images are then
+            (B, 2, S, S): the slice, and the label of each pixel as a float, 0 none, 1 kidney, 2 tumour, 3 cyst.
         one_slice_per_case: whether a batch should hold at most one slice of a case, since neighbouring slices would
             be false negatives.
         encoder: the part that goes on into the classifier; its `state_dict` has torchvision's names without `fc`.
     """
 
     Parameters: ClassVar[type[Options]] = Options
+    control: ClassVar[bool] = False
+    reads_masks: ClassVar[bool] = False
     one_slice_per_case: ClassVar[bool] = False
     encoder: nn.Module
 
@@ -78,7 +83,7 @@ class Pretext(nn.Module, ABC):
         """Compute the loss of one batch in training mode.
 
         Args:
-            images: (B, 1, S, S) float32 in [0, 1], clean slices.
+            images: (B, 1, S, S) float32 in [0, 1], clean slices; see `reads_masks`.
             generator: all chance comes from it.
 
         Returns:

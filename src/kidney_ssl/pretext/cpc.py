@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, relu
 
 from kidney_ssl.models.encoder import encoder
+from kidney_ssl.models.processes import joined
 from kidney_ssl.models.resnet import batch_norms
 from kidney_ssl.pretext.base import Options, Picture, Pretext, Setting
 from kidney_ssl.pretext.patches import enlarged, frames, grid
@@ -152,8 +153,8 @@ class Method(Pretext):
         return losses.view(count, -1), logits.view(count, -1, count, rows * columns), targets
 
     def step(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        """InfoNCE over all patches of the batch. Nothing is drawn."""
-        losses, logits, targets = self.compare(self.encode(images))
+        """InfoNCE over all patches of the batch, joined from all processes. Nothing is drawn."""
+        losses, logits, targets = self.compare(joined(self.encode(images)))
         return losses.mean(), {name: value.mean() for name, value in accuracies(logits.detach(), targets).items()}
 
     def validate(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:

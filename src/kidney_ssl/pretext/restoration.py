@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
+from kidney_ssl.models.processes import joint_mean
 from kidney_ssl.models.unet import unet
 from kidney_ssl.pretext.base import Options, Picture, Pretext, Setting
 
@@ -208,8 +209,9 @@ class Restoration(Pretext):
         hole = judged(perturbed.changed)
         restored = self.unet(perturbed.images).float()
         with torch.no_grad():
-            self.seen += len(images)
-            self.average += (perturbed.target.mean(0).flatten() - self.average) * (len(images) / self.seen)
+            mean, number = joint_mean(perturbed.target.mean(0).flatten(), len(images))
+            self.seen += number
+            self.average += (mean - self.average) * (number / self.seen)
         loss = self._loss(restored, perturbed.target, hole).mean()
         return loss, {"mse": mse(restored.detach(), perturbed.target, hole).mean()}
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, cross_entropy, embedding_bag, interpolate, normalize
 
 from kidney_ssl.models.encoder import encoder
+from kidney_ssl.models.processes import joined
 from kidney_ssl.pretext.base import Options, Picture, Pretext, Setting
 
 PROJECTED = 128  # width of the projection (Chen et al. 2020)
@@ -214,11 +215,15 @@ class Method(Pretext):
         return interpolate(images, (size, size), mode="bilinear", antialias=True)
 
     def step(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        """NT-Xent (Eq. 1) of the views' projections, and how often the other view is the nearest."""
+        """NT-Xent (Eq. 1) of the views' projections, and how often the other view is the nearest.
+
+        The negatives are the views of the joined batch of all processes.
+        """
         projected = self.head(self.encoder(self.views(images, generator))).float()
         with torch.autocast(images.device.type, enabled=False):
-            loss = self.loss(*projected.chunk(2))
-            logits, other = similarities(projected.detach())
+            first, second = (joined(half) for half in projected.chunk(2))
+            loss = self.loss(first, second)
+            logits, other = similarities(torch.cat([first, second]).detach())
         return loss, {"accuracy": (logits.argmax(1) == other).float().mean()}
 
     def validate(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:

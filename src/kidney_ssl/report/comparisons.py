@@ -1,18 +1,18 @@
-"""Intervals and comparisons of the arms as tables."""
+"""Intervals, comparisons and learning curves of the arms as tables."""
 
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from kidney_ssl.evaluation.arms import arms_of_tables
-from kidney_ssl.evaluation.bootstrap import Interval, intervals, resample
+from kidney_ssl.evaluation.bootstrap import Interval, Resampled, intervals, resample
 from kidney_ssl.evaluation.differences import Difference, differences
-from kidney_ssl.report.tables import DIGITS, Summary
+from kidney_ssl.report.tables import DIGITS, Summary, budget_name
 
 NAMES = {
     "auroc_against_kidney": "AUROC, tumor against kidney",
@@ -22,10 +22,27 @@ NAMES = {
 }
 
 
-def compare(
-    tables: Mapping[str, Sequence[pd.DataFrame]], analysis: Mapping[str, Any]
-) -> tuple[dict[str, dict[str, Interval]], list[Difference]]:
-    """Compute intervals of every figure, and the comparisons of the analysis plan.
+@dataclass(frozen=True)
+class Compared:
+    """The arms at one label budget.
+
+    Attributes:
+        drawn: their figures on the resamples of the test cases.
+        intervals: arm -> figure -> interval.
+        differences: the comparisons of the analysis plan.
+    """
+
+    drawn: Resampled
+    intervals: dict[str, dict[str, Interval]]
+    differences: list[Difference]
+
+
+def compare(tables: Mapping[str, Sequence[pd.DataFrame]], analysis: Mapping[str, Any]) -> Compared:
+    """Compute intervals of every figure at one label budget, and the comparisons of the analysis plan.
+
+    The seed starts anew with each budget: the same cases are drawn and swapped at all of them. Intervals that hold at
+    once do so over the arms of one budget and figure, not over budgets: the area under the learning curve is the one
+    figure that judges an arm over all of them.
 
     Args:
         tables: arm -> predictions of each seed, see `evaluation.arms.arms_of_tables`.
@@ -45,41 +62,49 @@ def compare(
         swaps=analysis["resamples"],
         seed=generator,
     )
-    return intervals(drawn), found
+    return Compared(drawn, intervals(drawn), found)
 
 
-def add_intervals(
-    summary: Summary, of_arms: Mapping[str, Mapping[str, Interval]], differenced: Sequence[Difference]
-) -> Summary:
+def add_intervals(summary: Summary, compared: Mapping[int, Compared]) -> Summary:
     """Lay intervals and differences beside the figures that they belong to.
 
     Args:
         summary: see `report.tables.summarise`.
-        of_arms: arm -> figure -> interval, of all the training cases.
-        differenced: the arms against each other.
+        compared: percent -> the arms at that budget.
 
     Returns:
         The summary with `<figure>_low`, `<figure>_high`, and `<figure>_difference` from the baseline, of the arms that
-        were compared with it.
+        were compared with it; `<figure>_25_low` and so on at 25 %.
     """
     found = {name: dict(arms) for name, arms in summary.items()}
-    for arm, figures in of_arms.items():
-        for name, interval in figures.items():
-            if name in summary:
-                found.setdefault(f"{name}_low", {})[arm] = _rounded(interval.low)
-                found.setdefault(f"{name}_high", {})[arm] = _rounded(interval.high)
-    for one in differenced:
-        if one.family == "baseline" and one.metric in summary:
-            found.setdefault(f"{one.metric}_difference", {})[one.arm] = _rounded(one.point)
+
+    def put(figure: str, percent: int, end: str, arm: str, value: float | None) -> None:
+        if budget_name(figure, percent) in summary:
+            found.setdefault(budget_name(figure, percent, end), {})[arm] = _rounded(value)
+
+    for percent, of_budget in compared.items():
+        for arm, figures in of_budget.intervals.items():
+            for name, interval in figures.items():
+                put(name, percent, "low", arm, interval.low)
+                put(name, percent, "high", arm, interval.high)
+        for one in of_budget.differences:
+            if one.family == "baseline":
+                put(one.metric, percent, "difference", one.arm, one.point)
     return found
 
 
-def as_rows(found: Sequence[Difference]) -> list[dict[str, Any]]:
-    """Differences as plain values, rounded, for JSON."""
+def as_rows(compared: Mapping[int, Compared]) -> list[dict[str, Any]]:
+    """Differences as plain values, rounded, for JSON; the largest budget first."""
     return [
-        {key: _rounded(value) if isinstance(value, float) else value for key, value in asdict(one).items()}
-        for one in found
+        {"percent": percent} | plain(one)
+        for percent in sorted(compared, reverse=True)
+        for one in compared[percent].differences
     ]
+
+
+def plain(found: Difference) -> dict[str, Any]:
+    """Make a difference ready for JSON, rounded."""
+    return {key: _rounded(value) if isinstance(value, float) else value for key, value in asdict(found).items()}
 
 
 def plan_hash(analysis: Mapping[str, Any]) -> str:
@@ -98,11 +123,11 @@ def comparisons_markdown(rows: Sequence[Mapping[str, Any]], analysis: Mapping[st
         f"## Differences in {NAMES[primary]}",
         "",
         f"Analysis plan {plan_hash(analysis)}: baseline {analysis['baseline']}, margin {analysis['margin']:g}, "
-        f"{analysis['resamples']:,} resamples of test cases. The interval holds all differences of its family at once "
-        "with 95 %; p is of one comparison by itself.",
+        f"{analysis['resamples']:,} resamples of test cases. The interval holds all differences of its family "
+        "and one budget at once with 95 %; p is of one comparison by itself.",
         "",
-        "| arm | against | difference | interval | p | verdict |",
-        "|---|---|---:|---|---:|---|",
+        "| labels | arm | against | difference | interval | p | verdict |",
+        "|---:|---|---|---:|---|---:|---|",
     ]
     for row in shown:
         ends = [row["simultaneous_low"], row["simultaneous_high"]]
@@ -110,7 +135,9 @@ def comparisons_markdown(rows: Sequence[Mapping[str, Any]], analysis: Mapping[st
         point, p = (
             "-" if row[key] is None else form.format(row[key]) for key, form in (("point", "{:+.3f}"), ("p", "{:.3f}"))
         )
-        lines.append(f"| {row['arm']} | {row['against']} | {point} | {interval} | {p} | {row['verdict']} |")
+        lines.append(
+            f"| {row['percent']} % | {row['arm']} | {row['against']} | {point} | {interval} | {p} | {row['verdict']} |"
+        )
     return "\n".join(lines) + "\n"
 
 

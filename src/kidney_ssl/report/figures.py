@@ -29,6 +29,7 @@ class Axis:
     low: float
     high: float
     ticks: tuple[float, ...]
+    log: bool = False
 
     @classmethod
     def over(cls, label: str, values: Sequence[float], *, integer: bool = False) -> "Axis":
@@ -46,6 +47,8 @@ class Axis:
 
     def share(self, value: float) -> float:
         """Say where a value lies: 0 at the low end, 1 at the high end."""
+        if self.log:
+            return float(np.log(value / self.low) / np.log(self.high / self.low))
         return (value - self.low) / (self.high - self.low)
 
 
@@ -106,7 +109,9 @@ def panels(
     *,
     marked: Mapping[str, Points] | None = None,
     notes: Mapping[str, str] | None = None,
+    intervals: Mapping[str, Sequence[tuple[float, float, float]]] | None = None,
     diagonal: bool = False,
+    reference: Points = (),
 ) -> list[Panel]:
     """Draw one small chart for each name, its own lines strong and all the others faint behind them.
 
@@ -119,7 +124,9 @@ def panels(
         y: vertical axis; its label is for the caption of the caller.
         marked: name -> points with a ring around them, as the selected epoch.
         notes: name -> words under the title.
+        intervals: name -> (where, low, high), drawn upright.
         diagonal: draw the line of chance.
+        reference: draw this line as that of chance is drawn.
     """
     every = Markup("").join(_line(x, y, points) for lines in series.values() for points in lines)
     drawn = []
@@ -133,8 +140,14 @@ def panels(
             Markup('<g id="{}" class="others">{}</g>').format(name, every)
             if place == 0
             else Markup('<use href="#{}"/>').format(name),
+            Markup('<g class="chance">{}</g>').format(_line(x, y, reference)) if reference else "",
             Markup('<g class="own">{}</g>').format(Markup("").join(_line(x, y, points) for points in lines)),
         ]
+        for where, low, high in (intervals or {}).get(title, ()):
+            (across, bottom), (_, top) = _place(x, y, (where, low)), _place(x, y, (where, high))
+            parts.append(
+                Markup('<line class="whisker" x1="{0}" x2="{0}" y1="{1}" y2="{2}"/>').format(across, bottom, top)
+            )
         for point in (marked or {}).get(title, ()):
             if np.isfinite(point[1]):
                 parts.append(Markup('<circle class="ring" cx="{}" cy="{}" r="4.5"/>').format(*_place(x, y, point)))

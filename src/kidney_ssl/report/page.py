@@ -4,15 +4,21 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from kidney_ssl.report.cards_section import cards_section
 from kidney_ssl.report.cells import Column, Table, label
+from kidney_ssl.report.claims_section import claims_section
 from kidney_ssl.report.comparison_section import comparison_section
+from kidney_ssl.report.confounders_section import confounders_section
 from kidney_ssl.report.data_section import data_section
 from kidney_ssl.report.departures import Departure
 from kidney_ssl.report.explain_section import explain_section
+from kidney_ssl.report.learning_section import learning_section
+from kidney_ssl.report.natural_section import natural_section
 from kidney_ssl.report.results_section import results_section
+from kidney_ssl.report.strata_section import frozen_table, protocols_table, strata_section
 from kidney_ssl.report.study import Study, read_study
 from kidney_ssl.report.training_sections import (
     augment_section,
@@ -41,10 +47,15 @@ def write_page(study: Study, out: Path) -> None:
         out: the HTML file.
     """
     folder = files("kidney_ssl.report") / "templates"
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        loader=PackageLoader("kidney_ssl.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     environment.filters["breakable"] = _breakable
-    template = environment.from_string((folder / "page.html").read_text(encoding="utf-8"))
-    text = template.render(
+    text = environment.get_template("page.html").render(
         style=Markup((folder / "page.css").read_text(encoding="utf-8")),
         script=Markup((folder / "page.js").read_text(encoding="utf-8")),
         **_content(study),
@@ -71,6 +82,14 @@ def _content(study: Study) -> dict[str, Any]:
         "data": data_section(study),
         "results": results_section(study),
         "comparison": comparison_section(study),
+        "natural": natural_section(study),
+        "strata": strata_section(study),
+        "protocols": protocols_table(study),
+        "frozen": frozen_table(study),
+        "learning": learning_section(study),
+        "claims": claims_section(study),
+        "confounders": confounders_section(study),
+        "cards": cards_section(study),
         "pretrain": pretrain_section(study),
         "restore": restore_section(study),
         "augment": augment_section(study),
@@ -96,9 +115,9 @@ def _arms(study: Study) -> Table:
     rows = []
     for arm, block in study.params["arms"].items():
         name = block["weights"].partition("/")[2]
-        method = study.params["pretrain"]["methods"].get(name)
+        method = study.method_of(arm)
         start = f"{name} weights" if method is None else f"{method['method']}, from {method['start']} weights"
-        rows.append([label(arm), label(start), label(augmented_arms(study).get(arm, "none"))])
+        rows.append([label(study.title(arm)), label(start), label(augmented_arms(study).get(arm, "none"))])
     columns = [Column(title, numeric=False) for title in ("arm", "starts from", "augmentation")]
     return Table("The arms", columns, rows)
 
@@ -113,7 +132,12 @@ def _facts(study: Study, cases: dict[str, int]) -> dict[str, str]:
         "Network": f"{params['network']}, {params['slice']['image_size']} × {params['slice']['image_size']} pixels",
         "Fine-tuning": f"{updates['epochs']} epochs or at least {updates['min_updates']:,} updates, "
         f"batches of {updates['batch_size']}",
-        "Seeds": ", ".join(map(str, params["seeds"])),
-        "Label budgets": ", ".join(f"{percent} %" for percent in params["percents"]),
+        "Seeds": ", ".join(map(str, sorted({run.seed for run in study.runs}))),
+        "Label budgets": ", ".join(f"{percent} % ({_seeds(study, percent)})" for percent in study.percents),
         "Settings": f"device {compute['device']}, precision {compute['precision']}, {compute['threads']} thread(s)",
     }
+
+
+def _seeds(study: Study, percent: int) -> str:
+    count = len({run.seed for run in study.runs if run.percent == percent})
+    return f"{count} seed" + ("s" if count > 1 else "")

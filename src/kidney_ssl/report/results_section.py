@@ -9,11 +9,10 @@ import pandas as pd
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from kidney_ssl.data.selection import CLASSES
-from kidney_ssl.evaluation.metrics import THRESHOLD
 from kidney_ssl.report.cells import Cell, Column, Table, label, number
 from kidney_ssl.report.figures import UNIT, Axis, Panel, Points, panels
 from kidney_ssl.report.study import Study
-from kidney_ssl.report.tables import Run, published_figures
+from kidney_ssl.report.tables import FIGURES, Run, budget_name, published_figures
 
 CURVE_POINTS = 80  # of a ROC or precision-recall curve: finer than can be seen in a panel
 # Metric of the summary -> group of columns, name, what it is.
@@ -36,13 +35,36 @@ METRICS: dict[str, tuple[str, str, str]] = {
     "f1_best_on_test": ("Thesis's protocol", "F1, best epoch on test", "a choice made on the test set"),
     "accuracy_optimism": ("Thesis's protocol", "accuracy optimism", "what choosing on the test set earns"),
     "f1_optimism": ("Thesis's protocol", "F1 optimism", "what choosing on the test set earns"),
+    "accuracy_optimism_split_half": (
+        "Thesis's protocol",
+        "accuracy optimism, split-half null",
+        "chosen on one half of the test cases, read on the other",
+    ),
+    "auroc_natural": (
+        "Natural prevalence",
+        "AUROC, all slices",
+        "tumor against no tumour, all test slices",
+    ),
+    "brier_natural": (
+        "Natural prevalence",
+        "Brier, all slices",
+        "tumor against no tumour, all test slices",
+    ),
+    "sensitivity_at_1_fp": (
+        "Natural prevalence",
+        "sensitivity at 1 false positive",
+        "share of tumor slices found where one slice per case is called without a tumour",
+    ),
+    "linear_auroc": ("Frozen encoder", "AUROC, linear probe", "on the encoder before fine-tuning"),
+    "knn_auroc": ("Frozen encoder", "AUROC, k-NN", "on the encoder before fine-tuning"),
 }
 SHOWN = ("Ranking", "At 0.5")
+BESIDE = ("low", "high", "difference", "spread", "published")  # ends of names in the summary that are no figures
 
 
 def results_section(study: Study) -> dict[str, Any]:
     """Lay out tables and curves of every arm."""
-    percents = sorted(study.params["percents"], reverse=True)
+    percents = study.percents
     tests = {run: rows[rows["part"] == "test"] for run, rows in study.predictions.items() if run.percent == percents[0]}
     return {
         "percent": percents[0],
@@ -50,7 +72,7 @@ def results_section(study: Study) -> dict[str, Any]:
         "thesis": _thesis_tables(study),
         "published": shows_published(study),
         "missing": _missing(study),
-        "metrics": [_metrics(study, percent) for percent in percents],
+        "metrics": {percent: [_metrics(study, percent)] for percent in percents},
         "roc": _test_curves(
             study, tests, "roc", curve=_roc, x=Axis("false positive rate", 0, 1, UNIT), y_label="sensitivity"
         ),
@@ -60,7 +82,6 @@ def results_section(study: Study) -> dict[str, Any]:
         "losses": _training_curves(study, percents[0], "train_loss", "training loss"),
         "aurocs": _training_curves(study, percents[0], "validation_auroc", "validation AUROC"),
         "classes": _classes(study, percents[0]),
-        "sizes": _sizes(study, tests),
     }
 
 
@@ -76,34 +97,36 @@ def shows_published(study: Study) -> bool:
 
 def metric_key(study: Study, name: str, percent: int | None = None) -> str:
     """Name a metric in the summary at a budget, by default the largest."""
-    percent = max(study.params["percents"]) if percent is None else percent
-    return name if percent == 100 else f"{name}_{percent}"
+    return budget_name(name, study.percents[0] if percent is None else percent)
 
 
 def reason(study: Study, arm: str, name: str, percent: int) -> str:
     """Find why a figure is missing: the reasons that the arm's own file gives."""
-    leaf = name.split("_against_", maxsplit=1)[0].removesuffix("_best_on_test").removesuffix("_optimism")
     for run, figures in study.results.items():
         if (run.arm, run.percent) == (arm, percent):
-            test = figures["selected"]["test"]
-            place = test["against"]["kidney"] if "_against_" in name else test
-            if found := place.get("reasons", {}).get(leaf):
+            place = figures
+            for key in FIGURES.get(name, ())[:-1]:
+                place = place.get(key, {})
+            if found := place.get("reasons", {}).get((FIGURES.get(name) or ("",))[-1]):
                 return str(found)
     return "not computed for this arm"
 
 
 def _figure(study: Study, name: str, arm: str, percent: int) -> Cell:
     values = study.summary.get(metric_key(study, name, percent), {})
-    low, high = (study.summary.get(metric_key(study, f"{name}_{end}", percent), {}).get(arm) for end in ("low", "high"))
+    low, high, spread = (
+        study.summary.get(budget_name(name, percent, end), {}).get(arm) for end in ("low", "high", "spread")
+    )
     cell = number(values.get(arm), reason=reason(study, arm, name, percent))
-    if low is None or high is None or cell.sort is None:
+    if cell.sort is None:
         return cell
-    return Cell(f"{cell.text} ({low:.3f} to {high:.3f})", cell.sort)
+    interval = "" if low is None or high is None else f" ({low:.3f} to {high:.3f})"
+    return Cell(cell.text + interval + ("" if spread is None else f" ±{spread:.3f}"), cell.sort)
 
 
 def _thesis_tables(study: Study) -> list[Table]:
     """Tables 1 to 3 of the thesis: initial weights, pretrainings and augmentations, the last two with the baseline."""
-    percent = max(study.params["percents"])
+    percent = study.percents[0]
     first = baseline(study)
     kinds: dict[str, list[str]] = {"initial": [], "pretrain": [], "augmentation": []}
     for arm, block in study.params["arms"].items():
@@ -131,7 +154,7 @@ def _thesis_tables(study: Study) -> list[Table]:
                     number(float(theirs[name]) if theirs else None, 2, reason="the thesis ran no such arm")
                     for name in ("accuracy", "f1")
                 ]
-            rows.append([label(arm + (" (baseline)" if arm == first else "")), *cells])
+            rows.append([label(study.title(arm) + (" (baseline)" if arm == first else "")), *cells])
         if title.startswith("Table 1") or set(arms) != {first}:
             tables.append(Table(title, columns, rows))
     return tables
@@ -144,12 +167,12 @@ def _missing(study: Study) -> list[str]:
 
 def _metrics(study: Study, percent: int) -> Table:
     """Every figure of the summary at one budget, one row an arm."""
-    others = [int(value) for value in study.params["percents"] if value != 100]
+    others = tuple(f"_{value}" for value in study.percents if value != 100)
     names = []
     for key in study.summary:
-        budget = next((value for value in others if key.endswith(f"_{value}")), 100)
-        name = key if budget == 100 else key.removesuffix(f"_{budget}")
-        if budget == percent and not name.endswith(("_low", "_high", "_difference", "_published")):
+        name = key if percent == 100 else key.removesuffix(f"_{percent}")
+        here = not key.endswith(others) if percent == 100 else name != key
+        if here and not name.endswith(tuple(f"_{end}" for end in BESIDE)):
             names.append(name)
     order = list(METRICS)
     names.sort(key=lambda name: (order.index(name) if name in order else len(order), name))
@@ -157,8 +180,15 @@ def _metrics(study: Study, percent: int) -> Table:
     for name in names:
         group, title, note = METRICS.get(name, ("Further", name.replace("_", " "), ""))
         columns.append(Column(title, group=group, note=note, shown=group in SHOWN))
-    rows = [[label(arm), *(_figure(study, name, arm, percent) for name in names)] for arm in study.params["arms"]]
-    return Table(f"Test figures by arm, {percent} % of the training cases", columns, rows)
+    rows = [
+        [label(study.title(arm)), *(_figure(study, name, arm, percent) for name in names)]
+        for arm in study.params["arms"]
+    ]
+    caption = f"Test figures by arm, {percent} % of the training cases"
+    seeds = {run.seed for run in study.runs if run.percent == percent}
+    if len(seeds) > 1:
+        caption += f"; mean over {len(seeds)} seeds (95 % interval) ± their standard deviation"
+    return Table(caption, columns, rows)
 
 
 def _roc(rows: pd.DataFrame) -> Points:
@@ -234,33 +264,3 @@ def _classes(study: Study, percent: int) -> Table:
     sizes = study.selection["chosen"].get("test", {})
     columns = [Column(f"{name} (n = {sizes.get(name, 0):,})") for name in CLASSES]
     return Table("Share of test slices called right, by class", [Column("arm", numeric=False), *columns], rows)
-
-
-def _sizes(study: Study, tests: dict[Run, pd.DataFrame]) -> Table | None:
-    """Sensitivity by thirds of the tumour's size; the cut points are the terciles of the training slices."""
-    if not {"train", "test"} <= set(study.slices):
-        return None
-    train = study.slices["train"]
-    sizes = train.loc[train["class"] == "tumor", "tumor_mm2"]
-    if sizes.empty:
-        return None
-    cuts = np.quantile(sizes, [1 / 3, 2 / 3])
-    rows, counts = [], np.zeros(3, int)
-    area = study.slices["test"][["case", "slice", "tumor_mm2"]]
-    for arm, runs in _by_arm(study, list(tests)).items():
-        found: list[list[float]] = [[], [], []]
-        for run in runs:
-            merged = tests[run][tests[run]["label"] == 1].merge(area, on=["case", "slice"], how="left", validate="1:1")
-            third = np.searchsorted(cuts, merged["tumor_mm2"], side="right")
-            for place in range(3):
-                called = merged.loc[third == place, "probability"] >= THRESHOLD
-                counts[place] = len(called)
-                if len(called):
-                    found[place].append(float(called.mean()))
-        rows.append(
-            [label(arm), *(number(fmean(v) if v else None, bar=True, reason="no such test slice") for v in found)]
-        )
-    low, high = cuts
-    titles = (f"below {low:,.0f} mm²", f"{low:,.0f} to {high:,.0f} mm²", f"from {high:,.0f} mm²")
-    columns = [Column(f"{title} (n = {count:,})") for title, count in zip(titles, counts, strict=True)]
-    return Table("Sensitivity by tumour size in the slice", [Column("arm", numeric=False), *columns], rows)

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -89,13 +88,41 @@ class Study:
     explained: dict[str, Explained]
     correlation: dict[str, dict[str, float | None]]
     comparisons: dict[str, Any]
+    learning: dict[str, Any]
+    claims: dict[str, Any]
+    shortcut: dict[str, Any]
     logs: dict[str, dict[str, Any]]
     licence: str
+
+    @property
+    def percents(self) -> list[int]:
+        """The label budgets that were run, the largest first."""
+        return sorted({run.percent for run in self.runs}, reverse=True)
 
     @property
     def restorations(self) -> dict[str, Pretraining]:
         """The pretrainings that restore slices: those with a sharpness."""
         return {name: one for name, one in self.pretrainings.items() if "validation_sharpness" in one.figures}
+
+    @property
+    def controls(self) -> set[str]:
+        """The arms that are there to judge the study by: from a control's encoder, or with more updates than others."""
+        found = {name for name, one in self.pretrainings.items() if one.figures.get("control")}
+        return {
+            arm
+            for arm, block in self.params["arms"].items()
+            if block["weights"].partition("/")[2] in found or block.get("extra_updates")
+        }
+
+    def title(self, arm: str) -> str:
+        """Name an arm, with a mark if it is a control."""
+        return f"{arm} (control)" if arm in self.controls else arm
+
+    def method_of(self, arm: str) -> Mapping[str, Any] | None:
+        """The block of the pretraining that an arm starts from; None for initial weights."""
+        kind, _, name = self.params["arms"][arm]["weights"].partition("/")
+        block: Mapping[str, Any] | None = self.params["pretrain"]["methods"].get(name) if kind == "pretrain" else None
+        return block
 
 
 def read_study(root: Path, settings: Mapping[str, Any]) -> Study:
@@ -110,7 +137,7 @@ def read_study(root: Path, settings: Mapping[str, Any]) -> Study:
         InputError: a figure of a stage that this study needs is missing; the line names the file.
     """
     metrics, slices = root / "metrics", root / "data/slices"
-    runs = [Run(*one) for one in product(settings["arms"], settings["percents"], settings["seeds"])]
+    runs = [Run(arm, *budget) for arm in settings["arms"] for budget in settings["budgets"]]
     tables = {part: load_rows(slices / f"{part}.csv") for part in SPLITS if (slices / f"{part}.csv").exists()}
     mean, averaged = _mean_slice(root / "data/normalized/train_images.npy")
     large, small = _examples(root / "data", tables.get("train"))
@@ -147,6 +174,9 @@ def read_study(root: Path, settings: Mapping[str, Any]) -> Study:
         },
         correlation=_optional(metrics / "explain_correlation.json"),
         comparisons=_optional(metrics / "comparisons.json"),
+        learning=_optional(metrics / "learning.json"),
+        claims=_optional(metrics / "claims.json"),
+        shortcut=_optional(metrics / "shortcut.json"),
         logs={
             path.relative_to(root / "logs").with_suffix("").as_posix(): _needed(path)
             for path in sorted((root / "logs").rglob("*.json"))

@@ -4,7 +4,7 @@ import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Any
 
 import pandas as pd
@@ -16,15 +16,21 @@ FIGURES: dict[str, tuple[str, ...]] = {
     "accuracy_against_kidney": ("selected", "test", "against", "kidney", "accuracy"),
     "accuracy_best_on_test": ("best_on_test", "accuracy", "value"),
     "accuracy_optimism": ("optimism", "accuracy"),
+    "accuracy_optimism_split_half": ("split_half", "accuracy", "mean"),
     "accuracy_over_cases": ("selected", "test", "over_cases", "mean_accuracy"),
     "auroc": ("selected", "test", "auroc"),
     "auroc_against_kidney": ("selected", "test", "against", "kidney", "auroc"),
+    "auroc_natural": ("natural", "tumor", "auroc"),
     "average_precision": ("selected", "test", "average_precision"),
     "brier": ("selected", "test", "brier"),
+    "brier_natural": ("natural", "tumor", "brier"),
     "f1": ("selected", "test", "f1"),
     "f1_best_on_test": ("best_on_test", "f1", "value"),
     "f1_optimism": ("optimism", "f1"),
+    "knn_auroc": ("frozen", "knn", "auroc"),
+    "linear_auroc": ("frozen", "linear", "auroc"),
     "sensitivity": ("selected", "test", "sensitivity"),
+    "sensitivity_at_1_fp": ("natural", "false_positives", "1", "sensitivity"),
     "specificity": ("selected", "test", "specificity"),
 }
 COLUMNS = {
@@ -58,6 +64,14 @@ class Run:
 Summary = dict[str, dict[str, float | None]]
 
 
+def budget_name(figure: str, percent: int, end: str = "") -> str:
+    """Name a figure in the summary: `accuracy`, `accuracy_low` at 100 %, `accuracy_25`, `accuracy_25_low` at 25 %.
+
+    The plain name means all the training cases in every study: one without that budget has no plain name.
+    """
+    return "_".join([figure, *([] if percent == 100 else [str(percent)]), *([end] if end else [])])
+
+
 def summarise(results: Mapping[Run, Any], *, published: bool) -> Summary:
     """Lay one figure of every arm side by side.
 
@@ -71,22 +85,51 @@ def summarise(results: Mapping[Run, Any], *, published: bool) -> Summary:
         None where a seed has no such figure: the reason stands in the arm's own file.
     """
     summary: Summary = {}
-    groups: dict[tuple[int, str], list[Any]] = {}
-    for run, figures in sorted(results.items()):
-        groups.setdefault((run.percent, run.arm), []).append(figures)
-    for (percent, arm), seeds in sorted(groups.items()):
-        for name, path in FIGURES.items():
-            values = [_lookup(figures, path) for figures in seeds]
-            known = [value for value in values if value is not None]
-            mean = round(fmean(known), DIGITS) if len(known) == len(values) else None
-            summary.setdefault(name if percent == 100 else f"{name}_{percent}", {})[arm] = mean
+    for percent, arm, name, values in _of_seeds(results):
+        mean = round(fmean(values), DIGITS) if values else None
+        summary.setdefault(budget_name(name, percent), {})[arm] = mean
     if published:
-        arms = {arm for _, arm in groups}
+        arms = {run.arm for run in results}
         for row in published_figures():
             if row["arm"] in arms:
                 for name in ("accuracy", "f1"):
                     summary.setdefault(f"{name}_published", {})[row["arm"]] = float(row[name])
     return summary
+
+
+def spreads(results: Mapping[Run, Any]) -> Summary:
+    """Say how much figures differ between seeds, apart from what other test cases would change.
+
+    Args:
+        results: see `summarise`.
+
+    Returns:
+        `<figure>_spread`, `<figure>_25_spread` -> arm -> standard deviation over the seeds (over n - 1), of the budgets
+        that have at least two. None where a seed has no such figure.
+    """
+    seeds: dict[int, set[int]] = {}
+    for run in results:
+        seeds.setdefault(run.percent, set()).add(run.seed)
+    summary: Summary = {}
+    for percent, arm, name, values in _of_seeds(results):
+        if len(seeds[percent]) > 1:
+            found = round(stdev(values), DIGITS) if values else None
+            summary.setdefault(budget_name(name, percent, "spread"), {})[arm] = found
+    return summary
+
+
+def _of_seeds(results: Mapping[Run, Any]) -> list[tuple[int, str, str, list[float]]]:
+    """Gather a figure's values over the seeds: percent, arm, figure, values; none where a seed has no such figure."""
+    groups: dict[tuple[int, str], list[Any]] = {}
+    for run, figures in sorted(results.items()):
+        groups.setdefault((run.percent, run.arm), []).append(figures)
+    rows = []
+    for (percent, arm), seeds in sorted(groups.items()):
+        for name, path in FIGURES.items():
+            values = [_lookup(figures, path) for figures in seeds]
+            known = [value for value in values if value is not None]
+            rows.append((percent, arm, name, known if len(known) == len(values) else []))
+    return rows
 
 
 def published_figures() -> list[dict[str, str]]:
@@ -101,16 +144,15 @@ def _lookup(figures: Any, path: Sequence[str]) -> float | None:
     return None if figures is None else float(figures)
 
 
-def markdown(summary: Summary, *, source: str, test_cases: int) -> str:
-    """Write the summary as a table for people.
+def markdown(summary: Summary, *, source: str, test_cases: int, percents: Sequence[int] = (100,)) -> str:
+    """Write the summary as a table for people, one for each label budget.
 
     Args:
         summary: see `summarise`.
         source: `data.source` of the study.
         test_cases: how many cases the figures rest on.
+        percents: the label budgets.
     """
-    shown = [name for name in COLUMNS if name in summary]
-    arms = sorted(summary["accuracy"])
     lines = [
         f"# Study on {source}: {test_cases} test cases",
         "",
@@ -120,24 +162,34 @@ def markdown(summary: Summary, *, source: str, test_cases: int) -> str:
             else []
         ),
         *(["Fewer than 30 test cases: too few to say which arm is better.", ""] if test_cases < 30 else []),
-        "| arm | " + " | ".join(COLUMNS[name] for name in shown) + " |",
-        "|---|" + "---:|" * len(shown),
     ]
-    for arm in arms:
-        cells = [_cell(summary[name].get(arm)) for name in shown]
-        ends = [summary.get(f"{shown[0]}_{end}", {}).get(arm) for end in ("low", "high")]
-        if None not in ends:
-            cells[0] += f" ({_cell(ends[0])} to {_cell(ends[1])})"
-        lines.append(f"| {arm} | " + " | ".join(cells) + " |")
+    for percent in sorted(percents, reverse=True):
+        heading = [] if len(percents) == 1 else [f"## {percent} % of the training cases", ""]
+        lines += [*heading, *_budget_table(summary, percent), ""]
     lines += [
-        "",
         "In brackets: the 95 % interval, by resampling test cases.",
         'The epoch is chosen on validation; "best epoch on test" is the thesis\'s protocol, a choice on the test set.',
     ]
     return "\n".join(lines) + "\n"
 
 
-def pretext_markdown(figures: Mapping[str, Mapping[str, float | None]]) -> str:
+def _budget_table(summary: Summary, percent: int) -> list[str]:
+    """Lines of the table of one budget; the thesis's figures, of all its training cases, beside 100 % alone."""
+    shown = [name for name in COLUMNS if budget_name(name, percent) in summary]
+    lines = [
+        "| arm | " + " | ".join(COLUMNS[name] for name in shown) + " |",
+        "|---|" + "---:|" * len(shown),
+    ]
+    for arm in sorted(summary[budget_name("accuracy", percent)]):
+        cells = [_cell(summary[budget_name(name, percent)].get(arm)) for name in shown]
+        ends = [summary.get(budget_name(shown[0], percent, end), {}).get(arm) for end in ("low", "high")]
+        if None not in ends:
+            cells[0] += f" ({_cell(ends[0])} to {_cell(ends[1])})"
+        lines.append(f"| {arm} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def pretext_markdown(figures: Mapping[str, Mapping[str, Any]]) -> str:
     """Write what each pretraining reached on validation cases beside the trivial predictors that it must beat.
 
     Args:
@@ -169,7 +221,8 @@ def pretext_markdown(figures: Mapping[str, Mapping[str, float | None]]) -> str:
             if others and key != "loss":
                 beside = ", ".join(f"{other} {_cell(value)}" for other, value in sorted(others.items()))
                 updates = f"{of_one['updates']:.0f}"
-                lines.append(f"| {name} | {updates} | {key} | {_cell(measured[key])} | {beside} | {probes} |")
+                title = f"{name} (control)" if of_one.get("control") else name
+                lines.append(f"| {title} | {updates} | {key} | {_cell(measured[key])} | {beside} | {probes} |")
     return "\n".join(lines) + "\n"
 
 

@@ -41,6 +41,7 @@ def pretrain_section(study: Study) -> dict[str, Any]:
     return {
         "tables": [table for table in tables if table],
         "curves": {k: v for k, v in curves.items() if v},
+        "controls": any(one.figures.get("control") for one in study.pretrainings.values()),
         "pictures": shown,
     }
 
@@ -50,7 +51,8 @@ def _pretrainings(study: Study) -> Table | None:
     rows = []
     for name, one in study.pretrainings.items():
         block = study.params["pretrain"]["methods"][name]
-        cells = [label(name), label(block["method"]), label(block["start"])]
+        task = block["method"] + (" (control)" if one.figures.get("control") else "")
+        cells = [label(name), label(task), label(block["start"])]
         cells += [whole(one.figures.get("updates")), whole(one.figures.get("images"))]
         cells += [
             number(one.figures.get(f"probe_{kind}_accuracy"), reason="not probed")

@@ -1,5 +1,6 @@
 """What a run shows, in sentences that follow from its figures by rule and never say more than they do."""
 
+from kidney_ssl.report.claims_section import claim_findings
 from kidney_ssl.report.results_section import baseline, metric_key
 from kidney_ssl.report.study import Study
 
@@ -19,13 +20,29 @@ def findings(study: Study) -> list[str]:
     said += _spread(study, "auroc_against_kidney", "AUROC of tumor against kidney-bearing slices", CHANCE)
     said += _spread(study, "accuracy", "Accuracy at 0.5, on the sampled classes,", None)
     said += _optimism(study)
-    seeds = len(study.params["seeds"])
+    seeds = sorted({len({run.seed for run in study.runs if run.percent == percent}) for percent in study.percents})
     said.append(
         "Each figure is one training with one seed: how much another seed would change it is not known."
-        if seeds == 1
-        else f"Each figure is the mean over {seeds} seeds."
+        if seeds == [1]
+        else f"Each figure is the mean over {' to '.join(map(str, dict.fromkeys((seeds[0], seeds[-1]))))} seeds."
     )
-    return said + _verdicts(study)
+    return said + _verdicts(study) + _learning(study) + claim_findings(study) + _shortcut(study)
+
+
+def _learning(study: Study) -> list[str]:
+    """Say how the arms compare with the baseline over all label budgets together."""
+    primary = study.params["analysis"]["primary"]
+    verdicts: dict[str, list[str]] = {}
+    for row in study.learning.get("differences", []):
+        if row["family"] == "baseline" and row["metric"] == primary:
+            verdicts.setdefault(row["verdict"], []).append(study.title(row["arm"]))
+    if not verdicts:
+        return []
+    told = "; ".join(f"{verdict}: {', '.join(arms)}" for verdict, arms in sorted(verdicts.items()))
+    return [
+        f"Over the budgets from {study.percents[-1]} to {study.percents[0]} % of the labels, in the area under the "
+        f"learning curve of {primary.replace('_', ' ')} against that of {baseline(study)}, {told}."
+    ]
 
 
 def _verdicts(study: Study) -> list[str]:
@@ -33,16 +50,31 @@ def _verdicts(study: Study) -> list[str]:
     primary = study.params["analysis"]["primary"]
     verdicts: dict[str, list[str]] = {}
     for row in study.comparisons.get("differences", []):
-        if row["family"] == "baseline" and row["metric"] == primary:
-            verdicts.setdefault(row["verdict"], []).append(row["arm"])
+        if (row["family"], row["metric"], row["percent"]) == ("baseline", primary, study.percents[0]):
+            verdicts.setdefault(row["verdict"], []).append(study.title(row["arm"]))
     if not verdicts:
         return ["No arm was compared with the baseline, so no difference on this page is a finding."]
     told = "; ".join(f"{verdict}: {', '.join(arms)}" for verdict, arms in sorted(verdicts.items()))
-    return [f"Against {baseline(study)} in {primary.replace('_', ' ')}, all comparisons taken together, {told}."]
+    start = "Against" if len(study.percents) == 1 else f"With {study.percents[0]} % of the labels, against"
+    return [f"{start} {baseline(study)} in {primary.replace('_', ' ')}, all comparisons taken together, {told}."]
+
+
+def _shortcut(study: Study) -> list[str]:
+    """Say what can be earned without sight of a tumour; nothing more, since it is not paired with the arms."""
+    one = study.shortcut.get("auroc_against_kidney", {}).get("all", {})
+    if one.get("point") is None:
+        return []
+    interval = "" if one["low"] is None else f" ({one['low']:.3f} to {one['high']:.3f})"
+    return [
+        "A logistic regression that sees no tumour, but a thumbnail, the slice's position and distance, the body's "
+        f"area and the block of cases, has an AUROC against kidney of {one['point']:.3f}{interval}."
+    ]
 
 
 def _spread(study: Study, name: str, words: str, chance: float | None) -> list[str]:
-    values = {arm: v for arm, v in study.summary.get(metric_key(study, name), {}).items() if v is not None}
+    # A control is no contender: its figure is neither the best nor the worst of what is compared.
+    found = study.summary.get(metric_key(study, name), {})
+    values = {arm: v for arm, v in found.items() if v is not None and arm not in study.controls}
     if not values:
         return []
     low, high = min(values, key=lambda arm: values[arm]), max(values, key=lambda arm: values[arm])

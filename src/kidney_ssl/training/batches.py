@@ -18,11 +18,13 @@ from kidney_ssl.errors import InputError
 class Part:
     """One split as it lies on disk: images (N, S, S) float16 in [0, 1], memory-mapped, and their rows.
 
-    `frame` has one row an image, in the same order, with at least case, slice, class and label (0 or 1).
+    `frame` has one row an image, in the same order, with at least case, slice, class and label (0 or 1). `masks` are
+    (N, S, S) uint8, memory-mapped too, where they were asked for.
     """
 
     images: np.ndarray
     frame: pd.DataFrame
+    masks: np.ndarray | None = None
 
 
 class Batch(NamedTuple):
@@ -33,22 +35,32 @@ class Batch(NamedTuple):
     rows: Tensor
 
 
-def read_part(images: str | Path, frame: str | Path) -> Part:
-    """Map a split's images into memory and read its rows.
+def read_part(images: str | Path, frame: str | Path, masks: str | Path | None = None) -> Part:
+    """Map a split's images, and its masks if they are wanted, into memory and read its rows.
 
     Raises:
-        InputError: a file is missing or damaged, or the two do not belong together.
+        InputError: a file is missing or damaged, or they do not belong together.
     """
-    try:
-        array = np.load(images, mmap_mode="r")
-    except (OSError, ValueError) as error:
-        raise InputError(f"{images}: cannot be read ({error}); run `dvc repro normalize`") from error
+    array = _map(images, "normalize")
     rows = load_rows(frame)
     if array.ndim != 3 or len(array) != len(rows):
         raise InputError(
             f"{images}: holds {array.shape} for {len(rows)} rows of {frame}; run `dvc repro --force slice normalize`"
         )
-    return Part(array, rows)
+    labels = None if masks is None else _map(masks, "slice")
+    if labels is not None and labels.shape != array.shape:
+        raise InputError(
+            f"{masks}: holds {labels.shape} for images of {array.shape}; run `dvc repro --force slice normalize`"
+        )
+    return Part(array, rows, labels)
+
+
+def _map(path: str | Path, stage: str) -> np.ndarray:
+    try:
+        array: np.ndarray = np.load(path, mmap_mode="r")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); run `dvc repro {stage}`") from error
+    return array
 
 
 class Slices:
@@ -114,16 +126,17 @@ def seeded(seed: int, stream: str, *numbers: int, device: torch.device | str = "
     return torch.Generator(device).manual_seed(int.from_bytes(state, "big"))
 
 
-def epoch_batches(count: int, batch_size: int, generator: torch.Generator) -> list[Tensor]:
+def epoch_batches(count: int, batch_size: int, generator: torch.Generator, *, least: int = 2) -> list[Tensor]:
     """Each of `count` rows once, in a random order.
 
-    The permutation is drawn on the CPU, so that the order is the same on every device. A last batch of a single row
-    joins the one before it: batch norm needs two values.
+    The permutation is drawn on the CPU, so that the order is the same on every device. A last batch that is too small
+    joins the one before it: batch norm needs two values, and each of several processes a row.
 
     Args:
         count: rows of the training set, at least 2.
-        batch_size: rows of a batch, at least 2; the last is shorter, or one longer.
+        batch_size: rows of a batch, at least 2; the last is shorter, or less than `least` longer.
         generator: a CPU generator.
+        least: rows that the last batch must have.
 
     Returns:
         Positions, (B,) int64 each.
@@ -134,7 +147,7 @@ def epoch_batches(count: int, batch_size: int, generator: torch.Generator) -> li
     if count < 2:
         raise InputError(f"{count} training slice(s) are too few to train on: give more cases or a larger budget")
     batches = ordered_batches(torch.randperm(count, generator=generator), batch_size)
-    if len(batches[-1]) == 1 and len(batches) > 1:
+    if len(batches[-1]) < least and len(batches) > 1:
         batches[-2:] = [torch.cat(batches[-2:])]
     return batches
 
@@ -171,9 +184,10 @@ def case_batches(cases: np.ndarray, batch_size: int, generator: torch.Generator)
     return [order[start::count] for start in range(count)]
 
 
-def batches_per_epoch(count: int, batch_size: int) -> int:
+def batches_per_epoch(count: int, batch_size: int, *, least: int = 2) -> int:
     """How many batches `epoch_batches` gives: the updates of one epoch."""
-    return max(1, -(-count // batch_size) - (count % batch_size == 1))
+    last = count % batch_size or batch_size
+    return max(1, -(-count // batch_size) - (last < least))
 
 
 def ordered_batches(rows: Tensor, batch_size: int) -> list[Tensor]:

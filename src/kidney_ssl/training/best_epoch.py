@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from kidney_ssl.errors import InputError
+from kidney_ssl.models import processes
 from kidney_ssl.training.batches import Slices, ordered_batches
 
 if TYPE_CHECKING:
@@ -35,12 +36,15 @@ class BestEpoch:
         self.epoch = 0
         self.weights: dict[str, Tensor] = {}
         self.probabilities: dict[str, np.ndarray] = {}
+        # Of every epoch, for the thesis's protocol and its null; no choice here looks at them.
+        self.tested: list[np.ndarray] = []
 
     def __call__(self, epoch: int) -> dict[str, float]:
         """Figures of validation and test as the network stands; keeps it if validation is better than before."""
         from sklearn.metrics import accuracy_score, f1_score, roc_auc_score  # noqa: PLC0415 - a second of imports
 
         logits = {name: self._logits(name, epoch) for name in EVALUATED}
+        self.tested.append(torch.sigmoid(logits["test"]).numpy())
         positive = {name: logits[name].numpy() >= 0 for name in logits}  # probability of at least 0.5
         true = self.labels
         loss = float(binary_cross_entropy_with_logits(logits["validation"], torch.tensor(true["validation"]).double()))
@@ -54,19 +58,25 @@ class BestEpoch:
             "validation_loss": loss,
             "validation_auroc": auroc,
             "validation_accuracy": float(accuracy_score(true["validation"], positive["validation"])),
-            # For the thesis's protocol, the best of all epochs; no choice here looks at them.
             "test_accuracy": float(accuracy_score(true["test"], positive["test"])),
             "test_f1": float(f1_score(true["test"], positive["test"], zero_division=0)),
         }
 
+    def probabilities_of(self, name: str) -> np.ndarray:
+        """Probabilities (N,) float64 of a part as the network stands."""
+        return torch.sigmoid(self._logits(name, self.epoch)).numpy()
+
     @torch.inference_mode()
     def _logits(self, name: str, epoch: int) -> Tensor:
-        """(N,) float64 on the CPU, in the order of rows."""
+        """(N,) float64 on the CPU, in the order of rows; several processes take turns at the batches."""
         self.model.eval()
         data = self.data[name]
         batches = ordered_batches(torch.arange(len(data)), self.batch_size)
+        found = torch.zeros(len(data), dtype=torch.float64, device=data.device)
         with self.fabric.autocast():
-            logits = torch.cat([self.model(data.batch(rows).images)[:, 0] for rows in batches]).double().cpu()
+            for rows in batches[processes.rank() :: processes.count()]:
+                found[rows.to(data.device)] = self.model(data.batch(rows).images)[:, 0].double()
+        logits = processes.total(found).cpu()
         if not logits.isfinite().all():
             raise InputError(f"{self.label}: {name} logits are not finite after epoch {epoch}; lower the learning rate")
         return logits
@@ -79,9 +89,11 @@ class BestEpoch:
             "epoch": self.epoch,
             "weights": self.weights,
             "probabilities": probabilities,
+            "tested": [torch.from_numpy(values) for values in self.tested],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take the best epoch so far from a checkpoint."""
         self.score, self.epoch, self.weights = state["score"], state["epoch"], state["weights"]
         self.probabilities = {name: values.numpy() for name, values in state["probabilities"].items()}
+        self.tested = [values.numpy() for values in state["tested"]]

@@ -1,22 +1,25 @@
-"""Checkpoints of interrupted trainings: replaced atomically, one process each, gone when the training is done."""
+"""Checkpoints of interrupted trainings: replaced atomically, gone when the training is done."""
 
 import hashlib
 import json
 import os
 import pickle
 import re
-import socket
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 import kidney_ssl
 from kidney_ssl.errors import InputError
+from kidney_ssl.training.exclusive import exclusive
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 SECONDS = 30.0  # between checkpoints: what a kill costs at most; writing ResNet-18 with Adam takes about half a second
 
@@ -97,39 +100,29 @@ class Checkpoint:
 
 
 @contextmanager
-def exclusive(folder: Path, label: str) -> Iterator[None]:
-    """Hold the lock of one training while the block runs.
+def exclusive_training(fabric: "Fabric", folder: Path, label: str, files: Iterable[Path]) -> Iterator[None]:
+    """Hold the lock of one training, whose checkpoints are `files`, while the block runs; then delete them.
 
-    The lock is the kernel's (flock): it ends with its process, however that dies, so a stale one cannot stay. What
-    the file says (process, host, start) is for the message. A trainer that a killed dvc left behind keeps it.
+    Checkpoints of other settings go before the block, the own ones stay if it fails. Of several processes the first
+    does all that; where it is refused, all are.
 
     Raises:
-        InputError: another process holds it; the line names that process.
+        InputError: see `exclusive`.
     """
-    import fcntl  # noqa: PLC0415 - absent on Windows, where only training is impossible
-
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{label}.lock"
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.read(descriptor, 1000).decode() or "another process"
-            os.close(descriptor)
-            raise InputError(f"{label}: already training in {holder}; wait for it or end it") from None
-        # The holder before may have removed the file between our opening and our locking it: then try again.
-        if path.exists() and os.fstat(descriptor).st_ino == path.stat().st_ino:
-            break
-        os.close(descriptor)
-    started = time.strftime("%Y-%m-%d %H:%M:%S")
-    os.truncate(descriptor, 0)
-    os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()} since {started}".encode())
-    try:
+    with ExitStack() as stack:
+        refusal = None
+        if fabric.is_global_zero:
+            try:
+                stack.enter_context(exclusive(folder, label))
+                remove_checkpoints(folder, label, keep=files)
+            except InputError as error:
+                refusal = str(error)
+        refusal = fabric.broadcast(refusal)
+        if refusal is not None:
+            raise InputError(refusal)
         yield
-    finally:
-        path.unlink(missing_ok=True)
-        os.close(descriptor)
+        if fabric.is_global_zero:
+            remove_checkpoints(folder, label)
 
 
 def remove_checkpoints(folder: Path, label: str, keep: Iterable[Path] = ()) -> None:

@@ -1,8 +1,9 @@
-"""Device, precision and threads, through Lightning Fabric."""
+"""Device, precision, threads and processes, through Lightning Fabric."""
 
 import os
 import resource
 import sys
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -11,6 +12,11 @@ from kidney_ssl.errors import InputError
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+
+
+# A process that waits this long for another one gives up. All do the same work, so none waits longer than the first
+# takes to write a checkpoint or to read a file that the others have in memory.
+PATIENCE = timedelta(minutes=5)
 
 
 def choose_device(device: str = "auto", threads: int = 1) -> torch.device:
@@ -38,17 +44,25 @@ def choose_device(device: str = "auto", threads: int = 1) -> torch.device:
     return torch.device("cuda" if cuda else "cpu")
 
 
-def make_fabric(device: str = "auto", precision: str = "auto", threads: int = 1) -> "Fabric":
-    """Choose device and precision; see `choose_device`.
+def make_fabric(
+    device: str = "auto", precision: str = "auto", threads: int = 1, devices: int = 1, nodes: int = 1
+) -> "Fabric":
+    """Choose device and precision, see `choose_device`, and join the other processes if there are to be several.
+
+    Started by torchrun or by srun, a process is told by its environment which one it is. Started by itself on one
+    machine, it starts the others: they run the same command from its beginning.
 
     Args:
         device: `auto`, `cpu` or `cuda`.
         precision: `32`; `bf16` and `16` (loss scaling) run the network under autocast, with weights in float32;
             `auto` is bf16 where it is fast (a GPU with bf16 units), else 32.
         threads: CPU threads of one operation.
+        devices: processes on each machine, one a GPU.
+        nodes: machines.
 
     Raises:
-        InputError: CUDA is asked for and absent, or 16 without a GPU.
+        InputError: CUDA is asked for and absent, 16 without a GPU, more devices than GPUs, or another number of
+            processes than devices x nodes.
     """
     cuda = choose_device(device, threads).type == "cuda"
     if precision == "16" and not cuda:
@@ -56,8 +70,14 @@ def make_fabric(device: str = "auto", precision: str = "auto", threads: int = 1)
     if precision == "auto":
         precision = "bf16" if cuda and torch.cuda.is_bf16_supported(including_emulation=False) else "32"
     mode = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[precision]
-    fabric = _fabric_class()(accelerator="cuda" if cuda else "cpu", devices=1, precision=cast(Any, mode))
-    return cast("Fabric", fabric)
+    accelerator = "cuda" if cuda else "cpu"
+    if devices * nodes == 1:
+        return cast("Fabric", _fabric_class()(accelerator=accelerator, devices=1, precision=cast(Any, mode)))
+    if cuda and devices > torch.cuda.device_count():
+        raise InputError(f"compute.devices: {devices}, but torch finds {torch.cuda.device_count()} CUDA device(s) here")
+    fabric = _several(accelerator, mode, devices, nodes)
+    torch.set_num_threads(threads)  # the launcher has set its own number
+    return fabric
 
 
 def numerics(fabric: "Fabric") -> dict[str, str | int]:
@@ -65,6 +85,7 @@ def numerics(fabric: "Fabric") -> dict[str, str | int]:
     return {
         "device": fabric.device.type,
         "precision": fabric.strategy.precision.precision,
+        "processes": fabric.world_size,
         "threads": torch.get_num_threads(),
     }
 
@@ -81,6 +102,46 @@ def cost(device: torch.device, seconds: float) -> dict[str, str | float]:
     return found
 
 
+def _several(accelerator: str, mode: str, devices: int, nodes: int) -> "Fabric":
+    """Join the processes; on one machine, start the others first."""
+    fabric_class = _fabric_class()
+    from lightning_fabric.plugins.environments.lightning import LightningEnvironment  # noqa: PLC0415 - see below
+    from lightning_fabric.plugins.environments.slurm import SLURMEnvironment  # noqa: PLC0415
+    from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment  # noqa: PLC0415
+    from lightning_fabric.strategies.ddp import DDPStrategy  # noqa: PLC0415
+
+    try:
+        if torch.distributed.is_torchelastic_launched():
+            environment: Any = TorchElasticEnvironment()
+        elif os.environ.get("SLURM_STEP_NUM_TASKS", "1") != "1":
+            # By the step's own variable: a batch script has all the others too, and is no task of srun.
+            environment = SLURMEnvironment()
+        elif nodes == 1:
+            environment = LightningEnvironment()
+        else:
+            raise InputError(
+                f"compute.nodes: {nodes}, but this process runs on one; docs/cluster.md says how to start it on all"
+            )
+        fabric = fabric_class(
+            accelerator=accelerator,
+            devices=devices,
+            num_nodes=nodes,
+            precision=cast(Any, mode),
+            # Not sent before each step: those of batch norm are equal anyway.
+            strategy=DDPStrategy(timeout=PATIENCE, forward_sync_buffers=False),
+            plugins=[environment],
+        )
+        environment.validate_settings(devices, nodes)
+    except (RuntimeError, ValueError) as error:
+        raise InputError(f"compute.devices, compute.nodes: {' '.join(str(error).split())}") from error
+    if environment.creates_processes_externally and environment.world_size() != devices * nodes:
+        raise InputError(
+            f"compute.devices x compute.nodes is {devices} x {nodes}, but {environment.world_size()} processes run"
+        )
+    fabric.launch()
+    return cast("Fabric", fabric)
+
+
 def _fabric_class() -> Any:
     """Import Fabric without torchmetrics.
 
@@ -91,7 +152,7 @@ def _fabric_class() -> Any:
     if absent:
         sys.modules["torchmetrics"] = cast(Any, None)
     try:
-        from lightning_fabric import Fabric  # noqa: PLC0415
+        from lightning_fabric import Fabric  # noqa: PLC0415 - between the two lines that hide torchmetrics
     finally:
         if absent:
             del sys.modules["torchmetrics"]

@@ -7,6 +7,7 @@ those stand in the curves), small training sets get more epochs, and the rate ma
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,9 +22,9 @@ from kidney_ssl.errors import InputError
 from kidney_ssl.models.resnet import classifier
 from kidney_ssl.models.weights import load_encoder, save_weights
 from kidney_ssl.training.augmented import Augmenting
-from kidney_ssl.training.batches import Batch, Part, Slices, batches_per_epoch
+from kidney_ssl.training.batches import Batch, Part, Slices, batches_per_epoch, epoch_batches
 from kidney_ssl.training.best_epoch import EVALUATED, BestEpoch
-from kidney_ssl.training.checkpoint import SECONDS, Checkpoint, exclusive, fingerprint, remove_checkpoints
+from kidney_ssl.training.checkpoint import SECONDS, Checkpoint, exclusive_training, fingerprint
 from kidney_ssl.training.device import numerics
 from kidney_ssl.training.loop import train
 
@@ -76,12 +77,14 @@ def finetune(
     learning_rates: Sequence[float],
     weight_decay: float,
     min_updates: int,
+    extra_updates: int = 0,
     batch_norm_momentum: float,
     seed: int,
     label: str,
     checkpoints: Path,
     resident: str = "auto",
-    rows: np.ndarray | None = None,
+    rows: Mapping[str, np.ndarray] | None = None,
+    natural: Part | None = None,
     augment: Augmenting | None = None,
     checkpoint_seconds: float = SECONDS,
 ) -> Result:
@@ -92,9 +95,13 @@ def finetune(
     the highest validation AUROC is selected, the earliest on ties. With one class in validation the lowest
     validation loss decides both, with a warning.
 
+    Several processes all call this; the first writes.
+
     Files in `out`: `model.safetensors` (encoder and head of the selected epoch), `curves.csv` (learning_rate, epoch
-    from 1, train_loss, validation_loss, validation_auroc, validation_accuracy, test_accuracy, test_f1, selected) and
-    `predictions.csv` (part, case, slice, class, label, probability) of the selected epoch on validation and test.
+    from 1, train_loss, validation_loss, validation_auroc, validation_accuracy, test_accuracy, test_f1, selected),
+    `predictions.csv` (part, case, slice, class, label, probability) of the selected epoch on validation and test,
+    `epochs.npy` ((epochs, N) float32: probabilities of the N test slices after each epoch of the rate that won) and
+    `natural.csv` (case, slice, class, probability) of the selected epoch, if `natural` is given.
 
     Args:
         parts: train, validation and test.
@@ -107,32 +114,38 @@ def finetune(
         learning_rates: Adam's rates to try.
         weight_decay: Adam's L2 term, added to the gradient (not decoupled).
         min_updates: epochs are raised until there are this many updates; 0 for none.
+        extra_updates: epochs are raised further until there are so many more: the control `longer`.
         batch_norm_momentum: see `classifier`; with few updates a larger one lets the statistics catch up.
         seed: decides the head and the order of batches.
         label: the run's name, in messages, lock and checkpoint.
         checkpoints: folder of unfinished trainings.
         resident: see `Slices`.
-        rows: rows of the training part that take part; all if None.
+        rows: rows of train and of validation that a label budget holds; of a part that is not named, all.
+        natural: slices of the test cases at their natural prevalence.
         augment: changes each training batch; None for clean slices.
         checkpoint_seconds: see `Checkpoint`.
 
     Raises:
-        InputError: a part is empty, a case is in two parts, the training rows are of one class, the weights do not
+        InputError: a part is empty, a case is in two parts, a natural slice is of a training or validation case, the
+            training rows are of one class, the weights do not
             fit, a loss is not finite, or the same training runs in another process.
     """
+    parts = {name: parts[name] for name in PARTS} | ({"natural": natural} if natural is not None else {})
+    rows = dict(rows or {})
     _refuse_parts(parts, rows)
     data = {
         name: Slices(
-            parts[name].images,
-            parts[name].frame["label"].to_numpy(),
+            part.images,
+            part.frame["label"].to_numpy() if name in PARTS else np.zeros(len(part.frame)),
             device=fabric.device,
             resident=resident,
-            rows=rows if name == "train" else None,
+            rows=rows.get(name),
         )
-        for name in PARTS
+        for name, part in parts.items()
     }
-    updates = batches_per_epoch(len(data["train"]), batch_size)
-    epochs = max(epochs, -(-min_updates // updates))
+    least = max(2, fabric.world_size)
+    updates = batches_per_epoch(len(data["train"]), batch_size, least=least)
+    epochs = max(epochs, -(-min_updates // updates)) + -(-extra_updates // updates)
     settings = numerics(fabric) | {
         "batch_norm_momentum": batch_norm_momentum,
         "batch_size": batch_size,
@@ -143,13 +156,12 @@ def finetune(
         **(dict(augment.described) if augment else {}),
     }
     arrays = [array for name in PARTS for array in (data[name].rows, data[name].labels.cpu().numpy())]
-    arrays += [*(parts[name].images for name in PARTS), *([augment.masks] if augment else [])]
+    arrays += [*(part.images for part in parts.values()), *([augment.masks] if augment else [])]
     base = fingerprint(settings, arrays, [start])
     files = [checkpoints / f"{label}-{fingerprint({'base': base, 'rate': rate})}.pt" for rate in learning_rates]
     curves, selections = [], []
     started = time.monotonic()
-    with exclusive(checkpoints, label):
-        remove_checkpoints(checkpoints, label, keep=files)
+    with exclusive_training(fabric, checkpoints, label, files):
         for rate, file in zip(learning_rates, files, strict=True):
             model = classifier(network, seed, batch_norm_momentum=batch_norm_momentum)
             load_encoder(model, start)
@@ -167,34 +179,45 @@ def finetune(
                 label=label,
                 after_epoch=selection,
                 checkpoint=Checkpoint(file, checkpoint_seconds),
+                deal=partial(epoch_batches, least=least),
             )
             curves.append(pd.DataFrame(table).assign(learning_rate=rate))
             selections.append(selection)
         best = int(np.argmax([selection.score for selection in selections]))
+        chosen = selections[best]
         result = Result(
-            curves=_curves(curves, learning_rates[best], selections[best].epoch),
-            predictions=_predictions(parts, selections[best].probabilities),
+            curves=_curves(curves, learning_rates[best], chosen.epoch),
+            predictions=_predictions(parts, chosen.probabilities, rows),
             learning_rate=learning_rates[best],
-            epoch=selections[best].epoch,
+            epoch=chosen.epoch,
             epochs=epochs,
             seconds=time.monotonic() - started,
             images=len(data["train"]) * epochs * len(learning_rates),
             updates=updates * epochs * len(learning_rates),
         )
-        save_weights(selections[best].weights, out / "model.safetensors")
-        result.curves.to_csv(out / "curves.csv", index=False)
-        result.predictions.to_csv(out / "predictions.csv", index=False)
-        remove_checkpoints(checkpoints, label)
+        whole = None
+        if natural is not None:
+            chosen.model.load_state_dict(chosen.weights)
+            whole = natural.frame[["case", "slice", "class"]].assign(probability=chosen.probabilities_of("natural"))
+        if fabric.is_global_zero:
+            save_weights(chosen.weights, out / "model.safetensors")
+            result.curves.to_csv(out / "curves.csv", index=False)
+            result.predictions.to_csv(out / "predictions.csv", index=False)
+            np.save(out / "epochs.npy", np.stack(chosen.tested).astype(np.float32))
+            if whole is not None:
+                whole.to_csv(out / "natural.csv", index=False)
     return result
 
 
-def _refuse_parts(parts: Mapping[str, Part], rows: np.ndarray | None) -> None:
+def _refuse_parts(parts: Mapping[str, Part], rows: Mapping[str, np.ndarray]) -> None:
     assert_no_shared_case({name: parts[name].frame for name in PARTS})
     for name in PARTS:
-        if len(parts[name].frame) == 0:
-            raise InputError(f"no {name} slices: give more cases, or lower select.min_tumor_px")
+        if len(rows.get(name, parts[name].frame)) == 0:
+            raise InputError(f"no {name} slices: give more cases or a larger budget, or lower select.min_tumor_px")
+    if "natural" in parts:
+        assert_no_shared_case({name: parts[name].frame for name in ("train", "validation", "natural")})
     labels = parts["train"].frame["label"].to_numpy()
-    kept = labels if rows is None else labels[rows]
+    kept = labels[rows["train"]] if "train" in rows else labels
     if len(np.unique(kept)) < 2:
         raise InputError(f"all {len(kept)} training slices are of one class: give more cases or another data.seed")
 
@@ -207,10 +230,13 @@ def _curves(tables: list[pd.DataFrame], rate: float, epoch: int) -> pd.DataFrame
     return table[["learning_rate", *(name for name in table.columns if name != "learning_rate")]]
 
 
-def _predictions(parts: Mapping[str, Part], probabilities: Mapping[str, np.ndarray]) -> pd.DataFrame:
+def _predictions(
+    parts: Mapping[str, Part], probabilities: Mapping[str, np.ndarray], rows: Mapping[str, np.ndarray]
+) -> pd.DataFrame:
     tables = []
     for name in EVALUATED:
-        table = parts[name].frame[["case", "slice", "class", "label"]].reset_index(drop=True)
+        table = parts[name].frame[["case", "slice", "class", "label"]]
+        table = table.iloc[rows.get(name, slice(None))].reset_index(drop=True)
         table.insert(0, "part", name)
         tables.append(table.assign(probability=probabilities[name]))
     return pd.concat(tables, ignore_index=True)

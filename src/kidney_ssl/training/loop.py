@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from kidney_ssl.errors import InputError
+from kidney_ssl.models import processes
+from kidney_ssl.models.joint_norm import joint_norms
 from kidney_ssl.training.batches import Batch, Slices, epoch_batches, seeded
 from kidney_ssl.training.checkpoint import Checkpoint
 
@@ -55,6 +57,11 @@ def train(
 ) -> list[dict[str, float]]:
     """Train a task, going on from its checkpoint if there is one; the result has the same bits either way.
 
+    Several processes all call this. Each trains on its share of every batch, batch norm and contrast see the joined
+    batch, and the step is that of the joined batch's mean loss; what is drawn differs from one process's, since each
+    draws for its own slices. `after_epoch` runs in all of them, the first one's figures hold, and it alone keeps
+    checkpoints.
+
     Args:
         fabric: device and precision, see `make_fabric`.
         task: a module that is also a `Task`; its weights change in place.
@@ -75,9 +82,10 @@ def train(
         slices.
 
     Raises:
-        InputError: a loss is not finite; the line names run, epoch and step.
+        InputError: a loss is not finite, the line names run, epoch and step; or a batch has fewer slices than there
+            are processes.
     """
-    from tqdm import tqdm  # noqa: PLC0415
+    from tqdm import tqdm  # noqa: PLC0415 - only who trains shows a bar
 
     if fabric.device.type == "cuda":
         # Tensor cores are faster on channels-last memory; small convolutions on a CPU are slower, up to a third.
@@ -89,33 +97,43 @@ def train(
     members = {"task": task, "optimizer": optimizer, "precision": fabric.strategy.precision, "end": after_epoch}
     if scheduler is not None:
         members["scheduler"] = scheduler
-    first, done, history, curves = _restore(checkpoint.load(), members, generator)
-    total = len(deal(len(slices), batch_size, seeded(seed, "order", 0)))
-    bar = tqdm(total=epochs * total, initial=first * total + done, desc=label, unit="step", disable=None)
+    several, alone = processes.count() > 1, fabric.is_global_zero
+    kept = fabric.broadcast(checkpoint.load() if alone else None)
+    first, done, history, curves = _restore(kept, members, generator)
+    dealt = deal(len(slices), batch_size, seeded(seed, "order", 0))
+    _refuse_empty_shares(dealt, label)
+    total, shown = len(dealt), None if alone else True
+    bar = tqdm(total=epochs * total, initial=first * total + done, desc=label, unit="step", disable=shown)
     for epoch in range(first, epochs):
         batches = deal(len(slices), batch_size, seeded(seed, "order", epoch))
         task.train()
         for step in range(done, total):
+            rows = processes.share(batches[step])
+            if several:
+                # Each process and step has draws of its own: nothing of another process goes into a checkpoint.
+                generator = seeded(seed, "task", epoch, step, processes.rank(), device=fabric.device)
             optimizer.zero_grad(set_to_none=True)
-            with fabric.autocast():
-                loss, figures = wrapped.step(slices.batch(batches[step]), generator)
-            fabric.backward(loss)
+            with joint_norms(task):
+                with fabric.autocast():
+                    loss, figures = wrapped.step(slices.batch(rows), generator)
+                # The gradients' mean over processes is to be the gradient of the mean over all slices of the batch.
+                fabric.backward(loss * (processes.count() * len(rows) / len(batches[step])) if several else loss)
             optimizer.step()
-            for name, value in {"loss": loss, **figures}.items():
-                history.setdefault(name, []).append(value.detach().float())
+            for name, value in processes.joint_figures({"loss": loss, **figures}, len(rows)).items():
+                history.setdefault(name, []).append(value)
             bar.update()
             if (step + 1) % LOOK_EVERY == 0 or step + 1 == total:
                 _refuse_non_finite(history["loss"], label, epoch)
-            if checkpoint.due() and step + 1 < total:
+            if alone and checkpoint.due() and step + 1 < total:
                 _refuse_non_finite(history["loss"], label, epoch)
                 checkpoint.save(_state(members, generator, epoch=epoch, step=step + 1, history=history, curves=curves))
         means = _means(history, [len(rows) for rows in batches])
-        curves.append({"epoch": epoch + 1, **means, **after_epoch(epoch + 1)})
+        curves.append(fabric.broadcast({"epoch": epoch + 1, **means, **after_epoch(epoch + 1)}))
         if scheduler is not None:
             plateau = isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
             scheduler.step(*([curves[-1]["validation_loss"]] if plateau else []))
         done, history = 0, {}
-        if checkpoint.due():
+        if alone and checkpoint.due():
             checkpoint.save(_state(members, generator, epoch=epoch + 1, step=0, history=history, curves=curves))
     bar.close()
     return curves
@@ -151,6 +169,15 @@ def _restore(
         member.load_state_dict(state["members"][name])
     generator.set_state(state["generator"])
     return state["epoch"], state["step"], state["history"], state["curves"]
+
+
+def _refuse_empty_shares(batches: list[Tensor], label: str) -> None:
+    least = min(len(rows) for rows in batches)
+    if least < processes.count():
+        raise InputError(
+            f"{label}: a batch of {least} slices is too small for {processes.count()} processes; "
+            "raise batch_size or lower compute.devices and compute.nodes"
+        )
 
 
 def _refuse_non_finite(losses: list[Tensor], label: str, epoch: int) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from kidney_ssl.data.selection import assert_no_shared_case
+from kidney_ssl.errors import InputError
 from kidney_ssl.models.resnet import reestimate_batch_norm
 from kidney_ssl.models.weights import encoder_state, load_encoder, save_weights
 from kidney_ssl.pretext.base import Pretext
@@ -23,7 +24,7 @@ from kidney_ssl.training.batches import (
     epoch_batches,
     seeded,
 )
-from kidney_ssl.training.checkpoint import SECONDS, Checkpoint, exclusive, fingerprint, remove_checkpoints
+from kidney_ssl.training.checkpoint import SECONDS, Checkpoint, exclusive_training, fingerprint
 from kidney_ssl.training.device import numerics
 from kidney_ssl.training.loop import train
 
@@ -64,15 +65,31 @@ class Result:
 
 
 class PretextTask(nn.Module):
-    """The loop's task: the method sees images and a generator, no labels."""
+    """The loop's task: the method sees images and a generator, and masks if it says that it reads them."""
 
-    def __init__(self, method: Pretext) -> None:
+    def __init__(self, method: Pretext, masks: np.ndarray | None = None) -> None:
         super().__init__()
-        self.method = method
+        self.method, self.masks = method, masks
 
     def step(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """The method's own loss and figures."""
-        return self.method.step(batch.images, generator)
+        return self.method.step(seen(batch, self.masks), generator)
+
+
+def seen(batch: Batch, masks: np.ndarray | None) -> Tensor:
+    """What a method sees of a batch.
+
+    Args:
+        batch: of a part.
+        masks: (N, S, S) uint8 of all rows of that part, or None for a method that reads none.
+
+    Returns:
+        (B, 1, S, S) the slices; (B, 2, S, S) with their masks.
+    """
+    if masks is None:
+        return batch.images
+    labels = torch.from_numpy(masks[batch.rows.cpu().numpy()]).to(batch.images.device)
+    return torch.cat([batch.images, labels[:, None].to(batch.images.dtype)], 1)
 
 
 def pretrain(
@@ -102,12 +119,12 @@ def pretrain(
     """Train a method's network on slices without labels and write its encoder.
 
     The encoder's batch-norm statistics are re-estimated on clean training slices before it is written and before it
-    is probed. Labels are read by the probe alone, which changes nothing.
+    is probed. Labels are read by the probe alone, which changes nothing; masks by a method that `reads_masks`.
 
     Args:
         method: the network and its loss, freshly built from `seed`.
-        pool: the slices to pretrain on, of training cases only.
-        parts: train and validation.
+        pool: the slices to pretrain on, of training cases only; with masks for a method that reads them.
+        parts: train and validation; the same.
         start: encoder weights to begin with.
         out: the encoder's file, see `kidney_ssl.models.weights`.
         forbidden: rows of validation and test, none of whose cases may be in the pool.
@@ -128,10 +145,11 @@ def pretrain(
         checkpoint_seconds: see `Checkpoint`.
 
     Raises:
-        InputError: a case of the pool is in validation or test, there are too few slices, the weights do not fit, a
-            loss is not finite, or the same training runs in another process.
+        InputError: a case of the pool is in validation or test, there are too few slices, masks are wanted and
+            absent, the weights do not fit, a loss is not finite, or the same training runs in another process.
     """
     assert_no_shared_case({"the pretraining pool": pool.frame, **forbidden})
+    masks = _masks(method, {"the pretraining pool": pool, "validation": parts["validation"]}, label)
     cases = pool.frame["case"].to_numpy()
     load_encoder(method.encoder, start)
     slices = Slices(pool.images, np.zeros(len(pool.frame)), device=fabric.device, resident=resident)
@@ -141,14 +159,14 @@ def pretrain(
     }
 
     def deal(count: int, size: int, generator: torch.Generator) -> list[Tensor]:
-        return (
-            case_batches(cases, size, generator) if method.one_slice_per_case else epoch_batches(count, size, generator)
-        )
+        if method.one_slice_per_case:
+            return case_batches(cases, size, generator)
+        return epoch_batches(count, size, generator, least=max(2, fabric.world_size))
 
     dealt = deal(len(slices), batch_size, seeded(seed, "order", 0))
     updates = len(dealt)
     epochs = max(epochs, -(-min_updates // updates))
-    task = PretextTask(method)
+    task = PretextTask(method, masks.get("the pretraining pool"))
     optimizer = torch.optim.Adam(task.parameters(), lr=learning_rate, weight_decay=weight_decay, fused=True)
     scheduler = None
     if plateau is not None:
@@ -172,6 +190,7 @@ def pretrain(
         method,
         held,
         fabric,
+        masks=masks.get("validation"),
         seed=seed,
         batch_size=batch_size,
         probe=probe,
@@ -179,10 +198,9 @@ def pretrain(
         epochs=epochs,
     )
     started = time.monotonic()
-    arrays = [pool.images, parts["train"].images, parts["validation"].images]
-    with exclusive(checkpoints, label):
-        file = checkpoints / f"{label}-{fingerprint(described, arrays, [start])}.pt"
-        remove_checkpoints(checkpoints, label, keep=[file])
+    arrays = [pool.images, parts["train"].images, parts["validation"].images, *masks.values()]
+    file = checkpoints / f"{label}-{fingerprint(described, arrays, [start])}.pt"
+    with exclusive_training(fabric, checkpoints, label, [file]):
         table = train(
             fabric,
             task,
@@ -199,16 +217,26 @@ def pretrain(
         )
         pictures = judge.pictures()  # as the task's own images were normalised, hence before the statistics change
         judge.clean()
-        save_weights(encoder_state(method.encoder), out)
-        result = Result(
+        if fabric.is_global_zero:
+            save_weights(encoder_state(method.encoder), out)
+        return Result(
             curves=pd.DataFrame(table),
             pictures=pictures,
             updates=updates * epochs,
             images=sum(map(len, dealt)) * epochs,
             seconds=time.monotonic() - started,
         )
-        remove_checkpoints(checkpoints, label)
-    return result
+
+
+def _masks(method: Pretext, parts: Mapping[str, Part], label: str) -> dict[str, np.ndarray]:
+    """Masks of each part, by its name, of a method that reads them; nothing of any other."""
+    if not method.reads_masks:
+        return {}
+    found = {name: part.masks for name, part in parts.items() if part.masks is not None}
+    absent = [name for name in parts if name not in found]
+    if absent:
+        raise InputError(f"{label}: the method reads masks, and there are none of {', '.join(absent)}: give them too")
+    return found
 
 
 def _spread(part: Part, name: str) -> np.ndarray | None:
@@ -228,6 +256,7 @@ class _Judge:
         held: Mapping[str, Slices],
         fabric: "Fabric",
         *,
+        masks: np.ndarray | None,
         seed: int,
         batch_size: int,
         probe: Probe | None,
@@ -235,6 +264,7 @@ class _Judge:
         epochs: int,
     ) -> None:
         self.method, self.held, self.fabric, self.seed, self.batch_size = method, held, fabric, seed, batch_size
+        self.masks = masks  # of the validation slices, for a method that reads them
         self.probe, self.probe_every, self.epochs = probe, probe_every, epochs
 
     def __call__(self, epoch: int) -> dict[str, float]:
@@ -244,9 +274,8 @@ class _Judge:
         self.method.eval()
         with torch.inference_mode(), self.fabric.autocast():
             for rows in self._batches("validation"):
-                for name, of_slice in self.method.validate(
-                    self.held["validation"].batch(rows).images, generator
-                ).items():
+                images = seen(self.held["validation"].batch(rows), self.masks)
+                for name, of_slice in self.method.validate(images, generator).items():
                     values.setdefault(f"validation_{name}", []).append(of_slice.double().cpu())
         figures = {name: float(torch.cat(parts).mean()) for name, parts in values.items()}
         if self.probe is not None and (epoch % self.probe_every == 0 or epoch == self.epochs):
@@ -268,7 +297,7 @@ class _Judge:
         rows = torch.from_numpy(np.unique(np.linspace(0, len(self.held["validation"]) - 1, PICTURED).astype(np.int64)))
         self.method.eval()
         with torch.inference_mode():
-            images = self.held["validation"].batch(rows).images
+            images = seen(self.held["validation"].batch(rows), self.masks)
             return dict(self.method.pictures(images, seeded(self.seed, "pictures", device=self.fabric.device)))
 
     def _batches(self, name: str) -> list[Tensor]:

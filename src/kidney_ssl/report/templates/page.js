@@ -49,6 +49,15 @@ for (const button of all("[data-columns]")) {
 // One button of a row is pressed at a time.
 const choose = (buttons, chosen) => buttons.forEach((one) => one.setAttribute("aria-pressed", String(one === chosen)));
 
+// Label budgets: one is shown at a time, the same one everywhere.
+const budgets = all("[data-budget-choice]");
+const showBudget = (percent) => {
+  budgets.forEach((one) => one.setAttribute("aria-pressed", String(one.dataset.budgetChoice === percent)));
+  all("[data-budget]").forEach((one) => { one.hidden = one.dataset.budget !== percent; });
+};
+budgets.forEach((one) => one.addEventListener("click", () => showBudget(one.dataset.budgetChoice)));
+if (budgets.length) showBudget(budgets[0].dataset.budgetChoice);
+
 // Gallery.
 const cards = all(".card");
 if (cards.length) {

@@ -1,0 +1,107 @@
+"""The null of `optimism`: what choosing the epoch on test cases earns on OTHER test cases.
+
+`optimism` chooses the epoch and reads its figure on the same slices. Here the test cases are halved at random, the
+epoch is chosen on one half and read on the other, less the selected epoch's figure on that same other half. What is
+left of `optimism` here is a truly better epoch; the rest was luck with these slices.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kidney_ssl.errors import InputError
+from kidney_ssl.evaluation.csvfile import RERUN
+from kidney_ssl.evaluation.metrics import THRESHOLD
+from kidney_ssl.evaluation.missing import Missing
+
+HALVINGS = 1000
+SEED = 0
+TOLERANCE = 1e-4  # between a probability as float32 and as text
+
+
+def read_epochs(path: Path, probabilities: np.ndarray, epoch: int) -> np.ndarray:
+    """Read the test slices' probabilities after every epoch.
+
+    Args:
+        path: (E, N) float32 .npy.
+        probabilities: (N,) of the selected epoch, in the same order.
+        epoch: the selected epoch, from 1.
+
+    Raises:
+        InputError: the file is missing, of another shape, or its selected epoch gives other probabilities.
+    """
+    try:
+        epochs: np.ndarray = np.load(path)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path}: cannot be read ({' '.join(str(error).split())}); {RERUN}") from error
+    if epochs.ndim != 2 or epochs.shape[1] != len(probabilities) or len(epochs) < epoch:
+        raise InputError(
+            f"{path}: shape {epochs.shape} is not (epochs, {len(probabilities)} test slices) with the selected epoch "
+            f"{epoch}; {RERUN}"
+        )
+    if not np.allclose(epochs[epoch - 1], probabilities, rtol=0, atol=TOLERANCE):
+        raise InputError(f"{path}: epoch {epoch} has other probabilities than the predictions; {RERUN}")
+    return epochs
+
+
+def split_half(
+    cases: np.ndarray, label: np.ndarray, epochs: np.ndarray, epoch: int, *, halvings: int = HALVINGS, seed: int = SEED
+) -> dict[str, Any]:
+    """Choose the epoch on one half of the test cases and read it on the other, many times.
+
+    Half of C cases is C // 2 to choose on, the others to read on. The earliest epoch wins a tie.
+
+    Args:
+        cases: (N,) the case of each test slice.
+        label: (N,) 0 or 1.
+        epochs: (E, N) probabilities after each epoch.
+        epoch: the selected epoch, from 1.
+        halvings: how many.
+        seed: decides which cases are in which half.
+
+    Returns:
+        For accuracy and f1: mean, low and high (2.5 and 97.5 % quantiles over the halvings) of the difference, and the
+        number of halvings. F1 is not defined in a half without tumor slices: such halvings are left out.
+    """
+    names, place = np.unique(cases, return_inverse=True)
+    count = len(names)
+    if count < 2:
+        reason = f"{'a single case' if count else 'no case'} in the test part cannot be halved"
+        return {name: {**_missing(reason), "halvings": 0} for name in ("accuracy", "f1")}
+    called, positive = epochs >= THRESHOLD, label == 1
+    member = (np.arange(count)[:, None] == place).astype(np.float64)  # (C, N)
+    right, hits, calls = (
+        member @ table.T.astype(np.float64) for table in (called == positive, called & positive, called)
+    )
+    slices, tumors = member.sum(axis=1), member @ positive
+    order = np.random.default_rng(seed).permuted(np.tile(np.arange(count), (halvings, 1)), axis=1)
+    first = (order < count // 2).astype(np.float64)  # (R, C)
+
+    def accuracy(half: np.ndarray) -> np.ndarray:
+        return (half @ right) / (half @ slices)[:, None]
+
+    def f1(half: np.ndarray) -> np.ndarray:
+        # 2 TP / (2 TP + FP + FN), whose lower part is the slices called and the tumor slices.
+        with np.errstate(invalid="ignore"):
+            found = 2 * (half @ hits) / (half @ calls + (half @ tumors)[:, None])
+        found[half @ tumors == 0] = np.nan
+        return np.asarray(found)
+
+    return {name: _read_on_the_other(figure, first, epoch) for name, figure in (("accuracy", accuracy), ("f1", f1))}
+
+
+def _read_on_the_other(figure: Any, first: np.ndarray, epoch: int) -> dict[str, Any]:
+    chosen_on, read_on = figure(first), figure(1 - first)  # (R, E)
+    defined = ~(np.isnan(chosen_on[:, 0]) | np.isnan(read_on[:, 0]))
+    chosen_on, read_on = chosen_on[defined], read_on[defined]
+    if not len(read_on):
+        return {**_missing("no tumor slice in one of the halves, however the test cases are halved"), "halvings": 0}
+    best = chosen_on.argmax(axis=1)
+    gained = read_on[np.arange(len(best)), best] - read_on[:, epoch - 1]
+    low, high = np.quantile(gained, [0.025, 0.975])
+    return {"mean": float(gained.mean()), "low": low, "high": high, "halvings": len(gained)}
+
+
+def _missing(reason: str) -> dict[str, Missing]:
+    return dict.fromkeys(("mean", "low", "high"), Missing(reason))

@@ -1,0 +1,12 @@
+"""Small networks on one thread: more cost time here, and sums depend on their number."""
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

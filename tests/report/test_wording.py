@@ -1,0 +1,129 @@
+"""The first lines on claims, shortcut and confounders: by rule, and never more than the figures say."""
+
+from pathlib import Path
+
+import pytest
+from simulated_arms import METHODS, predictions, settings
+from study_files import write_study
+from test_page import Reader, page
+
+from kidney_ssl.jsonfile import write_json
+from kidney_ssl.report.claim_evidence import Evidence
+from kidney_ssl.report.claims import judge
+from kidney_ssl.report.page import read_study
+from kidney_ssl.report.wording import findings
+
+ROOT = Path(__file__).parents[2]
+ARMS = ("random", "imagenet", *METHODS, "supervised", "unsupervised")
+ROW = {"point": 0.62, "low": 0.5, "high": 0.71, "strength": 0.1, "reason": None}
+NONE = {"point": None, "low": None, "high": None, "strength": None, "reason": "the same in every training slice"}
+
+
+@pytest.fixture
+def root(tmp_path):
+    return tmp_path, write_study(tmp_path, extras=False, test_cases=30)
+
+
+def judged(**changes):
+    found = judge(Evidence(settings(), {100: predictions(dict.fromkeys(ARMS, 1.0))}))
+    for one in found["claims"]:
+        one["verdict"] = changes.get(one["id"], "undecided")
+    return found
+
+
+def test_the_first_lines_count_the_verdicts_and_name_the_decided_claims(root):
+    changes = {
+        "augmentations_help": "supported",
+        "activations_alike": "not supported",
+        "dice_sharper_than_mse": "not asked",
+    }
+    write_json(root[0] / "metrics/claims.json", judged(**changes))
+    said = findings(read_study(*root))
+    assert (
+        "Of the thesis's 9 claims, by rules fixed beforehand: 1 supported, 1 not supported, 6 undecided, 1 not asked."
+        in said
+    )
+    assert "Supported: The supervised and the unsupervised augmentation help." in said
+    assert "Not supported: Activations look alike whatever the arm was pretrained with." in said
+    assert not any("Larger ResNets" in line or "Dice" in line for line in said)
+
+
+def test_without_decided_claims_none_is_named(root):
+    write_json(root[0] / "metrics/claims.json", judged())
+    said = findings(read_study(*root))
+    assert "Of the thesis's 9 claims, by rules fixed beforehand: 9 undecided." in said
+    assert not any(line.startswith(("Supported", "Not supported", "The oracle")) for line in said)
+
+
+def test_without_the_files_nothing_is_said_of_claims_and_shortcut(root):
+    said = " ".join(findings(read_study(*root)))
+    assert "claims" not in said
+    assert "logistic" not in said
+    text = page(*root)
+    assert "metrics/claims.json is not on this machine" in text
+    assert "metrics/shortcut.json is not on this machine" in text
+
+
+@pytest.mark.parametrize(("verdict", "words"), [("beat", "could show"), ("did not beat", "could not have shown")])
+def test_the_first_lines_say_whether_a_benefit_could_have_shown(root, verdict, words):
+    content = judged()
+    content["oracle"] = {"verdict": verdict, "against": "random", "percent": 10, "figures": ["x"], "reason": None}
+    write_json(root[0] / "metrics/claims.json", content)
+    (said,) = [line for line in findings(read_study(*root)) if line.startswith("The oracle")]
+    assert words in said
+    assert "random with 10 %" in said
+
+
+def test_the_shortcut_stands_in_the_first_lines_and_beside_the_arms(root):
+    groups = dict.fromkeys(("all", "thumbnail", "position", "body_area", "thickness"), ROW) | {"block": NONE}
+    write_json(root[0] / "metrics/shortcut.json", {"auroc": groups, "auroc_against_kidney": groups})
+    (said,) = [line for line in findings(read_study(*root)) if "logistic" in line]
+    assert said.endswith("has an AUROC against kidney of 0.620 (0.500 to 0.710).")
+    reader = Reader(page(*root))
+    rows = reader.table("What a shortcut earns")
+    assert rows["shortcut: all of these together"]["AUROC against kidney"] == "0.620 (0.500 to 0.710)"
+    assert rows["shortcut: block of cases"]["AUROC against kidney"].startswith("-")
+    assert "the same in every training slice" in reader.text
+    summary = read_study(*root).summary
+    assert rows["rotation"]["AUROC against all others"].startswith(f"{summary['auroc']['rotation']:.3f} (")
+
+
+def test_a_shortcut_that_is_not_known_is_not_spoken_of(root):
+    groups = dict.fromkeys(("all", "thumbnail", "position", "body_area", "thickness", "block"), NONE)
+    write_json(root[0] / "metrics/shortcut.json", {"auroc": groups, "auroc_against_kidney": groups})
+    assert not any("logistic" in line for line in findings(read_study(*root)))
+    assert (
+        Reader(page(*root)).table("What a shortcut earns")["shortcut: position"]["AUROC against kidney"].startswith("-")
+    )
+
+
+def test_the_page_shows_verdicts_rules_and_figures_and_heads_a_phantoms(root):
+    content = judged(augmentations_help="supported")
+    write_json(root[0] / "metrics/claims.json", content)
+    reader = Reader(page(*root))
+    rows = reader.table("What the thesis claims")
+    assert {name: row["verdict"] for name, row in rows.items()} == {
+        one["sentence"]: one["verdict"] for one in content["claims"]
+    }
+    for one in content["claims"]:
+        assert " ".join(one["rule"].split()) in reader.text
+        assert all(told in reader.text for told in one["figures"])
+    assert "The phantom says nothing about patients. These verdicts" in reader.text
+
+
+def test_the_confounder_table_has_each_part_and_class(root):
+    reader = Reader(page(*root))
+    rows = reader.table("Slices by part and class")
+    assert list(rows) == [
+        f"{part}, {kind}" for part in ("train", "validation", "test") for kind in ("tumor", "kidney", "background")
+    ]
+    assert rows["test, kidney"]["slices"] == "30"
+    assert rows["test, kidney"]["slice distance, mm"] == "5.0 (5.0 to 5.0)"
+    assert reader.table("Standardised mean difference")["slice distance, mm"]["tumor against kidney, test"] == "0.00"
+
+
+def test_every_rule_stands_in_the_documentation():
+    text = " ".join((ROOT / "docs/claims.md").read_text(encoding="utf-8").split())
+    for one in judged()["claims"]:
+        assert one["sentence"] in text
+        assert " ".join(one["rule"].split()) in text

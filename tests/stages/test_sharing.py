@@ -1,0 +1,119 @@
+"""One cache for several clones: an S3 remote (moto on this machine) and a shared folder; nothing runs twice."""
+
+import re
+import shutil
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from project_copy import Project, repository
+
+STAGES = ("download", "select", "slice", "normalize")
+WRITTEN = ("data/manifest.csv", "data/index", "data/slices", "data/normalized")
+
+
+def running(output: str) -> list[str]:
+    """The stages that a repro runs."""
+    return re.findall(r"^Running stage '([^']+)'", output, re.MULTILINE)
+
+
+def files(project: Project) -> dict[str, bytes]:
+    """What the data stages wrote."""
+    paths = [path for name in WRITTEN for path in (project.folder / name, *(project.folder / name).rglob("*"))]
+    return {path.relative_to(project.folder).as_posix(): path.read_bytes() for path in paths if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A clone in which the data stages of the smoke study ran; its lock and small results are in git."""
+    project = repository(tmp_path_factory.mktemp("first") / "clone")
+    project.succeed("dvc", "repro", "normalize")
+    project.succeed("git", "add", "--all")
+    project.succeed("git", "commit", "--quiet", "--message", "data stages")
+    return project
+
+
+def clone(project: Project, folder: Path) -> Project:
+    project.succeed("git", "clone", "--quiet", str(project.folder), str(folder))
+    return Project(folder)
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> str:
+    """Address of an S3 server on this machine with a bucket named `cache`."""
+    for package in ("moto", "flask", "flask_cors", "dvc_s3"):
+        if find_spec(package) is None:
+            pytest.skip(f"{package} is absent: pip install 'dvc-s3' 'moto[s3]' flask flask-cors")
+    from moto.server import ThreadedMotoServer
+
+    for name, value in (
+        ("AWS_ACCESS_KEY_ID", "a"),
+        ("AWS_SECRET_ACCESS_KEY", "a"),
+        ("AWS_DEFAULT_REGION", "us-east-1"),
+    ):
+        monkeypatch.setenv(name, value)
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(name, "127.0.0.1")
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    import boto3
+
+    boto3.client("s3", endpoint_url=f"http://{host}:{port}").create_bucket(Bucket="cache")
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+def nothing_runs(project: Project, output: str) -> None:
+    assert running(output) == []
+    assert "up to date" in output
+    assert project.succeed("dvc", "status", *STAGES).strip() == "Data and pipelines are up to date."
+    # Git sees no change either: neither the lock nor a figure is another.
+    assert project.succeed("git", "status", "--porcelain", "dvc.lock", "metrics") == ""
+
+
+def test_what_one_clone_pushed_to_s3_another_pulls_and_runs_nothing(
+    first: Project, bucket: str, tmp_path: Path
+) -> None:
+    for arguments in (("add", "--default", "lab", "s3://cache/kidney-ssl"), ("modify", "lab", "endpointurl", bucket)):
+        first.succeed("dvc", "remote", *arguments)
+    first.succeed("git", "commit", "--quiet", "--all", "--message", "remote")
+    pushed = first.succeed("dvc", "push", *STAGES)
+    assert re.search(r"\d+ files? pushed", pushed)
+    other = clone(first, tmp_path / "a lab's other clone")
+    assert not (other.folder / "data").exists()
+    other.succeed("dvc", "pull", *STAGES)
+    assert files(other) == files(first)
+    nothing_runs(other, other.succeed("dvc", "repro", "normalize"))
+    assert not (other.folder / "data" / "raw").exists()  # the volumes are no part of the cache, and were not made again
+
+
+def test_a_cache_in_a_shared_folder_serves_another_clone(first: Project, tmp_path: Path) -> None:
+    cache = tmp_path / "shared" / "cache"
+    shutil.copytree(first.folder / ".dvc" / "cache", cache)
+    other = clone(first, tmp_path / "other")
+    for key, value in (
+        ("cache.dir", str(cache)),
+        ("cache.shared", "group"),
+        ("cache.type", "reflink,hardlink,symlink,copy"),
+    ):
+        other.succeed("dvc", "config", "--local", key, value)
+    other.succeed("dvc", "checkout", *STAGES)
+    assert files(other) == files(first)
+    nothing_runs(other, other.succeed("dvc", "repro", "normalize"))
+    assert not (other.folder / ".dvc" / "cache" / "files").exists()
+
+
+def test_clones_with_one_raw_store_make_no_volume_again(first: Project, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    shutil.copytree(first.folder / "data" / "raw", store)
+    before = {path: path.stat().st_mtime_ns for path in store.rglob("*.nii.gz")}
+    assert len(before) == 2 * first.params["phantom"]["cases"]
+    other = clone(first, tmp_path / "other")
+    other.change({"data.raw_dir": str(store)})
+    other.succeed("dvc", "repro", "normalize")
+    assert files(other) == files(first)
+    assert {path: path.stat().st_mtime_ns for path in store.rglob("*.nii.gz")} == before
+    assert not (other.folder / "data" / "raw").exists()
