@@ -253,6 +253,7 @@ class Finetune(Section):
 
     epochs: Count
     min_updates: Annotated[int, Field(ge=0)]
+    evaluations: Count
     batch_size: Annotated[int, Field(ge=2)]
     learning_rates: Annotated[list[Positive], Field(min_length=1)]
     weight_decay: Annotated[float, Field(ge=0)]

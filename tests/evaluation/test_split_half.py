@@ -22,7 +22,7 @@ def inputs(seed, **sizes):
 @pytest.mark.parametrize("cases", [7, 8])
 def test_it_is_that_of_a_plain_loop_with_scikit_learn(seed, cases):
     case, label, epochs = inputs(seed, cases=cases, epochs=5)
-    found = split_half(case, label, epochs, 2, halvings=40, seed=3)
+    found = split_half(case, label, epochs, 1, halvings=40, seed=3)
     names = np.unique(case)
     order = np.random.default_rng(3).permuted(np.tile(np.arange(cases), (40, 1)), axis=1)
     for name, figure in FIGURES.items():
@@ -46,7 +46,7 @@ def test_choosing_among_equal_epochs_earns_something_on_the_same_cases_and_nothi
         epochs = np.where(generator.random((30, 300)) < 0.7, label, 1 - label).astype(np.float32)
         accuracy = ((epochs >= 0.5) == label).mean(axis=1)
         earned.append(accuracy.max() - accuracy[0])
-        null.append(split_half(case, label, epochs, 1, halvings=100)["accuracy"]["mean"])
+        null.append(split_half(case, label, epochs, 0, halvings=100)["accuracy"]["mean"])
     assert np.mean(earned) > 0.04
     assert abs(np.mean(null)) < 0.01
 
@@ -56,7 +56,7 @@ def test_a_truly_better_epoch_is_still_better_on_other_cases():
     case, label = np.repeat(np.arange(60), 5), generator.integers(0, 2, 300)
     right = np.array([0.6, 0.9, 0.6])[:, None]
     epochs = np.where(generator.random((3, 300)) < right, label, 1 - label).astype(np.float32)
-    found = split_half(case, label, epochs, 1)["accuracy"]
+    found = split_half(case, label, epochs, 0)["accuracy"]
     assert found["low"] > 0.1
     assert found["mean"] == pytest.approx(0.3, abs=0.06)
 
@@ -64,34 +64,34 @@ def test_a_truly_better_epoch_is_still_better_on_other_cases():
 def test_one_epoch_or_equal_epochs_have_no_difference():
     case, label, epochs = inputs(0)
     for table in (epochs[:1], np.repeat(epochs[:1], 3, axis=0)):
-        for figure in split_half(case, label, table, 1).values():
+        for figure in split_half(case, label, table, 0).values():
             assert (figure["mean"], figure["low"], figure["high"], figure["halvings"]) == (0, 0, 0, 1000)
 
 
 def test_the_same_seed_gives_the_same_and_the_order_of_slices_is_free():
     case, label, epochs = inputs(2)
-    found = split_half(case, label, epochs, 2)
+    found = split_half(case, label, epochs, 1)
     mixed = np.random.default_rng(0).permutation(len(case))
-    again = split_half(case[mixed], label[mixed], epochs[:, mixed], 2)
+    again = split_half(case[mixed], label[mixed], epochs[:, mixed], 1)
     assert again == found
-    assert split_half(case, label, epochs, 2, seed=1) != found
+    assert split_half(case, label, epochs, 1, seed=1) != found
 
 
 def test_halves_without_tumor_have_no_f1_and_are_left_out():
     case, label = np.array(["a", "a", "b", "b", "c", "d"]), np.array([1, 0, 1, 0, 0, 0])
     epochs = np.array([[0.9, 0.9, 0.9, 0.1, 0.1, 0.1], [0.9, 0.1, 0.9, 0.1, 0.1, 0.1]])
-    found = split_half(case, label, epochs, 1)
+    found = split_half(case, label, epochs, 0)
     # a and b, the cases with tumor, are in different halves in two thirds of the halvings.
     assert found["f1"]["halvings"] == pytest.approx(667, abs=50)
     assert found["accuracy"]["halvings"] == 1000
-    only = split_half(case, np.array([1, 0, 0, 0, 0, 0]), epochs, 1)["f1"]
+    only = split_half(case, np.array([1, 0, 0, 0, 0, 0]), epochs, 0)["f1"]
     assert isinstance(only["mean"], Missing)
     assert only["halvings"] == 0
 
 
 @pytest.mark.parametrize(("count", "words"), [(1, "a single case"), (0, "no case")])
 def test_fewer_than_two_cases_cannot_be_halved(count, words):
-    found = split_half(np.array(["a"] * 3 * count), np.array([1, 0, 0] * count), np.zeros((2, 3 * count)), 1)
+    found = split_half(np.array(["a"] * 3 * count), np.array([1, 0, 0] * count), np.zeros((2, 3 * count)), 0)
     for figure in found.values():
         assert figure["mean"] == Missing(f"{words} in the test part cannot be halved")
 
@@ -101,7 +101,7 @@ def test_fewer_than_two_cases_cannot_be_halved(count, words):
     [
         (lambda epochs: epochs[:, 1:], "is not"),
         (lambda epochs: epochs[:1], "is not"),
-        (lambda epochs: epochs[::-1], "epoch 2 has other probabilities than the predictions"),
+        (lambda epochs: epochs[::-1], "epoch 3 has other probabilities than the predictions"),
         (lambda epochs: epochs[0], "is not"),
     ],
 )
@@ -109,10 +109,10 @@ def test_epochs_of_another_run_are_refused(tmp_path, change, words):
     tables = simulate(0)
     probability = tables["epochs"][1].astype(float)
     np.save(tmp_path / "epochs.npy", tables["epochs"])
-    assert read_epochs(tmp_path / "epochs.npy", probability, 2).shape == tables["epochs"].shape
+    assert read_epochs(tmp_path / "epochs.npy", probability, [1, 3, 5, 7], 1).shape == tables["epochs"].shape
     np.save(tmp_path / "epochs.npy", change(tables["epochs"]))
     with pytest.raises(InputError, match=words):
-        read_epochs(tmp_path / "epochs.npy", probability, 2)
+        read_epochs(tmp_path / "epochs.npy", probability, [1, 3, 5, 7], 1)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\x93NUMPY\x01\x00"])
@@ -120,4 +120,4 @@ def test_a_missing_or_damaged_file_is_named(tmp_path, content):
     if content is not None:
         (tmp_path / "epochs.npy").write_bytes(content)
     with pytest.raises(InputError, match=r"epochs.npy: cannot be read .*run the finetune stage again"):
-        read_epochs(tmp_path / "epochs.npy", np.zeros(3), 1)
+        read_epochs(tmp_path / "epochs.npy", np.zeros(3), [1], 0)

@@ -70,11 +70,11 @@ def test_a_pretraining_by_hand() -> None:
 
 
 def test_a_fine_tuning_by_hand() -> None:
-    settings = {"epochs": 2, "min_updates": 9, "batch_size": 8, "learning_rates": [1e-3, 1e-4]}
+    settings = {"epochs": 2, "min_updates": 9, "evaluations": 3, "batch_size": 8, "learning_rates": [1e-3, 1e-4]}
     arm = {"augmentation": "basic", "options": {}, "extra_updates": 5}
     one = finetuning("finetune@basic-25-0", arm, settings, counts(), percent=25)
-    # 25 slices, the last alone, are three batches: 3 epochs for 9 updates, 2 more for 5; two rates.
-    assert one.work == Work(slices=25, epochs=5, updates=30, evaluated=10 * (2 + 30) + 200, encoded=80, probes=1)
+    # 25 slices, the last alone, are three batches: 3 epochs for 9 updates, 2 more for 5, 3 evaluated; two rates.
+    assert one.work == Work(slices=25, epochs=5, updates=30, evaluated=6 * (2 + 30) + 200, encoded=80, probes=1)
     assert one.title == "fine-tune at 25 %, augmentation basic, 5 further updates"
 
 

@@ -18,6 +18,7 @@ from kidney_ssl.errors import InputError
 from kidney_ssl.models.resnet import classifier
 from kidney_ssl.models.weights import load_classifier, load_encoder, read_safetensors
 from kidney_ssl.training.batches import Part
+from kidney_ssl.training.best_epoch import evaluated_epochs
 from kidney_ssl.training.checkpoint import Checkpoint
 from kidney_ssl.training.finetune import finetune
 from tests.training.toy_study import toy_part
@@ -33,6 +34,7 @@ def run(parts, start, out, fabric, **changes):
         "learning_rates": [1e-3],
         "weight_decay": 1e-5,
         "min_updates": 0,
+        "evaluations": 10,
         "batch_norm_momentum": 0.5,
         "seed": 0,
         "label": "toy-100-0",
@@ -98,6 +100,25 @@ def test_epochs_are_raised_to_the_least_number_of_updates(parts, start, tmp_path
     result = run(parts, start, tmp_path / "a", fabric, epochs=1, min_updates=5)  # 9 slices: batches of 4 and 5
     assert result.epochs == len(result.curves) == 3
     assert result.images == 27
+
+
+def test_more_epochs_at_a_small_budget_give_no_more_choices(parts, start, tmp_path, fabric):
+    every = run(parts, start, tmp_path / "a", fabric, epochs=5, extra_updates=4)  # 9 slices: batches of 4 and 5
+    few = run(parts, start, tmp_path / "b", fabric, epochs=5, extra_updates=4, evaluations=3)
+    assert every.curves["epoch"].tolist() == list(range(1, 8))
+    assert few.curves["epoch"].tolist() == [3, 5, 7]
+    assert np.load(tmp_path / "b/epochs.npy").shape[0] == 3
+    # Evaluating changes nothing of the training.
+    shared = ["epoch", "train_loss", "validation_auroc", "test_accuracy"]
+    assert few.curves[shared].equals(every.curves.iloc[[2, 4, 6]][shared].reset_index(drop=True))
+
+
+@pytest.mark.parametrize(
+    ("epochs", "evaluations", "expected"),
+    [(3, 5, [1, 2, 3]), (5, 5, [1, 2, 3, 4, 5]), (33, 5, [7, 14, 20, 27, 33]), (6, 4, [2, 3, 5, 6]), (9, 1, [9])],
+)
+def test_evaluated_epochs_are_evenly_spread_and_end_with_the_last(epochs, evaluations, expected):
+    assert evaluated_epochs(epochs, evaluations) == expected
 
 
 def test_each_rate_has_the_same_epochs_and_the_best_on_validation_wins(parts, start, tmp_path, fabric):

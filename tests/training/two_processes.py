@@ -191,7 +191,8 @@ def fine_tuning(fabric, folder, **changed):
     natural = toy_part(5, 200)
     out = folder / f"out{fabric.global_rank}"  # a folder for each: the second must write nothing
     out.mkdir(exist_ok=True)
-    options = {"epochs": 2, "batch_size": 4, "learning_rates": [1e-3], "weight_decay": 1e-5, "min_updates": 0}
+    options = {"epochs": 2, "batch_size": 4, "learning_rates": [1e-3], "weight_decay": 1e-5}
+    options |= {"min_updates": 0, "evaluations": 2}
     return finetune(
         parts,
         folder / "start.safetensors",

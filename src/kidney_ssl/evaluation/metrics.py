@@ -53,7 +53,7 @@ def evaluate(predictions: Path, curves: Path) -> dict[str, Any]:
             parts, or the two files are of different runs.
     """
     rows = read_predictions(predictions)
-    epochs = _read_curves(curves)
+    epochs = read_curves(curves)
     chosen = epochs[epochs["selected"] == 1].iloc[0]
     test = _part_figures(rows[rows["part"] == "test"], "the test part")
     validation_rows = rows[rows["part"] == "validation"]
@@ -106,8 +106,12 @@ def read_predictions(path: Path) -> pd.DataFrame:
     return rows.astype({"slice": "int64", "label": "int64", "probability": "float64"})
 
 
-def _read_curves(path: Path) -> pd.DataFrame:
-    """Read the columns of the curves that evaluation needs, one row an epoch and learning rate."""
+def read_curves(path: Path) -> pd.DataFrame:
+    """Read the columns of the curves that evaluation needs, one row an evaluated epoch and learning rate, in order.
+
+    Raises:
+        InputError: see `evaluate`.
+    """
     columns = ["learning_rate", "epoch", "test_accuracy", "test_f1", "selected"]
     rows = read_text(path, columns)[columns].apply(pd.to_numeric, errors="coerce")
     refuse(path, ~(rows["learning_rate"] > 0), "learning_rate is not above 0")

@@ -6,7 +6,7 @@ from typing import Any
 from kidney_ssl.data.arrays import load_rows
 from kidney_ssl.evaluation.calibration import calibration
 from kidney_ssl.evaluation.frozen import frozen_figures, read_frozen
-from kidney_ssl.evaluation.metrics import evaluate, figures_of, read_predictions
+from kidney_ssl.evaluation.metrics import evaluate, figures_of, read_curves, read_predictions
 from kidney_ssl.evaluation.missing import plain
 from kidney_ssl.evaluation.natural import natural_figures, read_natural, reweighted
 from kidney_ssl.evaluation.split_half import read_epochs, split_half
@@ -32,10 +32,13 @@ def evaluate_run(run: Path, slices: Path) -> dict[str, Any]:
     predictions = read_predictions(run / "predictions.csv")
     test = predictions[predictions["part"] == "test"].reset_index(drop=True)
     label, probability = test["label"].to_numpy(), test["probability"].to_numpy()
-    epoch = found["selected"]["epoch"]
     natural = read_natural(run / "natural.csv", predictions)
     sampled = {"brier": figures_of(test, "the test part")["brier"]} | calibration(label, probability, "the test part")
-    epochs = read_epochs(run / "epochs.npy", probability, epoch)
+    curves = read_curves(run / "curves.csv")
+    rate, epoch = found["selected"]["learning_rate"], found["selected"]["epoch"]
+    evaluated = curves.loc[curves["learning_rate"] == rate, "epoch"].tolist()
+    selected = evaluated.index(epoch)
+    epochs = read_epochs(run / "epochs.npy", probability, evaluated, selected)
     return found | plain(
         {
             "calibration": {"sampled": sampled, "reweighted": reweighted(test, natural)},
@@ -43,7 +46,7 @@ def evaluate_run(run: Path, slices: Path) -> dict[str, Any]:
             "strata": strata_figures(
                 join_slices(test, load_rows(slices / "test.csv")), load_rows(slices / "train.csv")
             ),
-            "split_half": split_half(test["case"].to_numpy(), label, epochs, epoch),
+            "split_half": split_half(test["case"].to_numpy(), label, epochs, selected),
             "frozen": frozen_figures(read_frozen(probed) if (probed := run / "frozen.csv").exists() else None),
         }
     )

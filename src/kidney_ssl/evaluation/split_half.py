@@ -5,6 +5,7 @@ epoch is chosen on one half and read on the other, less the selected epoch's fig
 left of `optimism` here is a truly better epoch; the rest was luck with these slices.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,14 @@ SEED = 0
 TOLERANCE = 1e-4  # between a probability as float32 and as text
 
 
-def read_epochs(path: Path, probabilities: np.ndarray, epoch: int) -> np.ndarray:
-    """Read the test slices' probabilities after every epoch.
+def read_epochs(path: Path, probabilities: np.ndarray, evaluated: Sequence[int], selected: int) -> np.ndarray:
+    """Read the test slices' probabilities after every evaluated epoch.
 
     Args:
         path: (E, N) float32 .npy.
         probabilities: (N,) of the selected epoch, in the same order.
-        epoch: the selected epoch, from 1.
+        evaluated: the E epochs.
+        selected: which of them the run selected, from 0.
 
     Raises:
         InputError: the file is missing, of another shape, or its selected epoch gives other probabilities.
@@ -35,18 +37,24 @@ def read_epochs(path: Path, probabilities: np.ndarray, epoch: int) -> np.ndarray
         epochs: np.ndarray = np.load(path)
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{path}: cannot be read ({' '.join(str(error).split())}); {RERUN}") from error
-    if epochs.ndim != 2 or epochs.shape[1] != len(probabilities) or len(epochs) < epoch:
+    if epochs.shape != (len(evaluated), len(probabilities)):
         raise InputError(
-            f"{path}: shape {epochs.shape} is not (epochs, {len(probabilities)} test slices) with the selected epoch "
-            f"{epoch}; {RERUN}"
+            f"{path}: shape {epochs.shape} is not ({len(evaluated)} evaluated epochs, {len(probabilities)} test "
+            f"slices); {RERUN}"
         )
-    if not np.allclose(epochs[epoch - 1], probabilities, rtol=0, atol=TOLERANCE):
-        raise InputError(f"{path}: epoch {epoch} has other probabilities than the predictions; {RERUN}")
+    if not np.allclose(epochs[selected], probabilities, rtol=0, atol=TOLERANCE):
+        raise InputError(f"{path}: epoch {evaluated[selected]} has other probabilities than the predictions; {RERUN}")
     return epochs
 
 
 def split_half(
-    cases: np.ndarray, label: np.ndarray, epochs: np.ndarray, epoch: int, *, halvings: int = HALVINGS, seed: int = SEED
+    cases: np.ndarray,
+    label: np.ndarray,
+    epochs: np.ndarray,
+    selected: int,
+    *,
+    halvings: int = HALVINGS,
+    seed: int = SEED,
 ) -> dict[str, Any]:
     """Choose the epoch on one half of the test cases and read it on the other, many times.
 
@@ -55,8 +63,8 @@ def split_half(
     Args:
         cases: (N,) the case of each test slice.
         label: (N,) 0 or 1.
-        epochs: (E, N) probabilities after each epoch.
-        epoch: the selected epoch, from 1.
+        epochs: (E, N) probabilities after each evaluated epoch.
+        selected: which of them the run selected, from 0.
         halvings: how many.
         seed: decides which cases are in which half.
 
@@ -88,17 +96,17 @@ def split_half(
         found[half @ tumors == 0] = np.nan
         return np.asarray(found)
 
-    return {name: _read_on_the_other(figure, first, epoch) for name, figure in (("accuracy", accuracy), ("f1", f1))}
+    return {name: _read_on_the_other(figure, first, selected) for name, figure in (("accuracy", accuracy), ("f1", f1))}
 
 
-def _read_on_the_other(figure: Any, first: np.ndarray, epoch: int) -> dict[str, Any]:
+def _read_on_the_other(figure: Any, first: np.ndarray, selected: int) -> dict[str, Any]:
     chosen_on, read_on = figure(first), figure(1 - first)  # (R, E)
     defined = ~(np.isnan(chosen_on[:, 0]) | np.isnan(read_on[:, 0]))
     chosen_on, read_on = chosen_on[defined], read_on[defined]
     if not len(read_on):
         return {**_missing("no tumor slice in one of the halves, however the test cases are halved"), "halvings": 0}
     best = chosen_on.argmax(axis=1)
-    gained = read_on[np.arange(len(best)), best] - read_on[:, epoch - 1]
+    gained = read_on[np.arange(len(best)), best] - read_on[:, selected]
     low, high = np.quantile(gained, [0.025, 0.975])
     return {"mean": float(gained.mean()), "low": low, "high": high, "halvings": len(gained)}
 

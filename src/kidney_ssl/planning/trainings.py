@@ -85,7 +85,7 @@ def finetuning(
         slices=train,
         epochs=epochs,
         updates=rates * epochs * per_epoch,
-        evaluated=rates * epochs * (validation + test) + counts.test_slices,
+        evaluated=rates * min(epochs, settings["evaluations"]) * (validation + test) + counts.test_slices,
         encoded=min(CLEAN, train) + train + test,  # probes of the frozen encoder
         probes=1,
     )

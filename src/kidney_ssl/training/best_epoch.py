@@ -1,7 +1,7 @@
 """Evaluation of the classifier after each epoch, and the choice of the epoch that is kept."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,13 +19,27 @@ if TYPE_CHECKING:
 EVALUATED = ("validation", "test")
 
 
+def evaluated_epochs(epochs: int, evaluations: int) -> list[int]:
+    """Epochs (from 1) to evaluate after: all, or `evaluations` of them, evenly spread and the last among them."""
+    count = min(epochs, evaluations)
+    return [-(-epochs * place // count) for place in range(1, count + 1)]
+
+
 class BestEpoch:
-    """Evaluates after each epoch and keeps the best: the loop's `EpochEnd`."""
+    """Evaluates after the epochs of `due` and keeps the best: the loop's `EpochEnd`."""
 
     def __init__(
-        self, model: nn.Module, data: Mapping[str, Slices], fabric: "Fabric", batch_size: int, label: str
+        self,
+        model: nn.Module,
+        data: Mapping[str, Slices],
+        fabric: "Fabric",
+        batch_size: int,
+        label: str,
+        *,
+        due: Collection[int],
     ) -> None:
         self.model, self.data, self.fabric, self.batch_size, self.label = model, data, fabric, batch_size, label
+        self.due = due
         self.labels = {name: data[name].labels.cpu().numpy() for name in EVALUATED}
         self.ranked = len(np.unique(self.labels["validation"])) == 2
         if not self.ranked:
@@ -36,11 +50,13 @@ class BestEpoch:
         self.epoch = 0
         self.weights: dict[str, Tensor] = {}
         self.probabilities: dict[str, np.ndarray] = {}
-        # Of every epoch, for the thesis's protocol and its null; no choice here looks at them.
+        # Of every evaluated epoch, for the thesis's protocol and its null; no choice here looks at them.
         self.tested: list[np.ndarray] = []
 
     def __call__(self, epoch: int) -> dict[str, float]:
         """Figures of validation and test as the network stands; keeps it if validation is better than before."""
+        if epoch not in self.due:
+            return {}
         from sklearn.metrics import accuracy_score, f1_score, roc_auc_score  # noqa: PLC0415 - a second of imports
 
         logits = {name: self._logits(name, epoch) for name in EVALUATED}

@@ -1,7 +1,8 @@
 """Fine-tuning of the classifier: tumor against the rest, the same settings for every arm.
 
 Departures from the thesis: the epoch is selected on validation (the thesis reads the best test figure of all epochs;
-those stand in the curves), small training sets get more epochs, and the rate may be chosen from a grid.
+those stand in the curves), small training sets get more epochs but no more evaluations, and the rate may be chosen from
+a grid.
 """
 
 import time
@@ -23,7 +24,7 @@ from kidney_ssl.models.resnet import classifier
 from kidney_ssl.models.weights import load_encoder, save_weights
 from kidney_ssl.training.augmented import Augmenting
 from kidney_ssl.training.batches import Batch, Part, Slices, batches_per_epoch, epoch_batches
-from kidney_ssl.training.best_epoch import EVALUATED, BestEpoch
+from kidney_ssl.training.best_epoch import EVALUATED, BestEpoch, evaluated_epochs
 from kidney_ssl.training.checkpoint import SECONDS, Checkpoint, exclusive_training, fingerprint
 from kidney_ssl.training.device import numerics
 from kidney_ssl.training.loop import train
@@ -77,6 +78,7 @@ def finetune(
     learning_rates: Sequence[float],
     weight_decay: float,
     min_updates: int,
+    evaluations: int,
     extra_updates: int = 0,
     batch_norm_momentum: float,
     seed: int,
@@ -97,11 +99,13 @@ def finetune(
 
     Several processes all call this; the first writes.
 
-    Files in `out`: `model.safetensors` (encoder and head of the selected epoch), `curves.csv` (learning_rate, epoch
-    from 1, train_loss, validation_loss, validation_auroc, validation_accuracy, test_accuracy, test_f1, selected),
-    `predictions.csv` (part, case, slice, class, label, probability) of the selected epoch on validation and test,
-    `epochs.npy` ((epochs, N) float32: probabilities of the N test slices after each epoch of the rate that won) and
-    `natural.csv` (case, slice, class, probability) of the selected epoch, if `natural` is given.
+    Files in `out`:
+        model.safetensors: encoder and head of the selected epoch.
+        curves.csv: learning_rate, epoch from 1, train_loss of that epoch, validation_loss, validation_auroc,
+            validation_accuracy, test_accuracy, test_f1, selected; one row an evaluated epoch.
+        predictions.csv: part, case, slice, class, label, probability of the selected epoch on validation and test.
+        epochs.npy: (E, N) float32, probabilities of the N test slices after the evaluated epochs of the rate that won.
+        natural.csv: case, slice, class, probability of the selected epoch, if `natural` is given.
 
     Args:
         parts: train, validation and test.
@@ -114,6 +118,8 @@ def finetune(
         learning_rates: Adam's rates to try.
         weight_decay: Adam's L2 term, added to the gradient (not decoupled).
         min_updates: epochs are raised until there are this many updates; 0 for none.
+        evaluations: epochs that are evaluated, see `evaluated_epochs`: with as many at every budget, choosing among
+            them gains as much at every budget.
         extra_updates: epochs are raised further until there are so many more: the control `longer`.
         batch_norm_momentum: see `classifier`; with few updates a larger one lets the statistics catch up.
         seed: decides the head and the order of batches.
@@ -146,10 +152,12 @@ def finetune(
     least = max(2, fabric.world_size)
     updates = batches_per_epoch(len(data["train"]), batch_size, least=least)
     epochs = max(epochs, -(-min_updates // updates)) + -(-extra_updates // updates)
+    due = evaluated_epochs(epochs, evaluations)
     settings = numerics(fabric) | {
         "batch_norm_momentum": batch_norm_momentum,
         "batch_size": batch_size,
         "epochs": epochs,
+        "evaluations": evaluations,
         "network": network,
         "seed": seed,
         "weight_decay": weight_decay,
@@ -166,7 +174,7 @@ def finetune(
             model = classifier(network, seed, batch_norm_momentum=batch_norm_momentum)
             load_encoder(model, start)
             task = Classification(model, augment)
-            selection = BestEpoch(model, data, fabric, batch_size, label)
+            selection = BestEpoch(model, data, fabric, batch_size, label, due=due)
             table = train(
                 fabric,
                 task,
@@ -181,7 +189,7 @@ def finetune(
                 checkpoint=Checkpoint(file, checkpoint_seconds),
                 deal=partial(epoch_batches, least=least),
             )
-            curves.append(pd.DataFrame(table).assign(learning_rate=rate))
+            curves.append(pd.DataFrame(row for row in table if row["epoch"] in due).assign(learning_rate=rate))
             selections.append(selection)
         best = int(np.argmax([selection.score for selection in selections]))
         chosen = selections[best]
