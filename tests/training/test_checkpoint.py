@@ -51,6 +51,21 @@ def test_due_only_after_its_seconds(tmp_path):
     assert not Checkpoint(tmp_path / "a.pt", seconds=100).due()
 
 
+def test_the_end_of_an_epoch_is_due_unless_writing_took_a_large_part_of_it(tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("kidney_ssl.training.checkpoint.time.monotonic", lambda: now[0])
+    checkpoint = Checkpoint(tmp_path / "a.pt", seconds=1000)
+    now[0] = 1.0
+    assert checkpoint.due(epoch_over=True)
+    write = torch.save
+    monkeypatch.setattr("torch.save", lambda *content: (write(*content), now.__setitem__(0, now[0] + 2.0)))
+    checkpoint.save({})  # from 1 to 3
+    for since, expected in ((39.0, False), (41.0, True)):
+        now[0] = 3.0 + since
+        assert checkpoint.due(epoch_over=True) == expected
+        assert not checkpoint.due()
+
+
 def test_any_setting_array_or_file_changes_the_fingerprint(tmp_path):
     path = tmp_path / "w"
     path.write_bytes(b"1")

@@ -21,6 +21,7 @@ from kidney_ssl.training.exclusive import exclusive
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
+SHARE = 0.05  # of a training's time that its checkpoints between epochs may take
 SECONDS = 30.0  # between checkpoints: what a kill costs at most; writing ResNet-18 with Adam takes about half a second
 
 
@@ -53,17 +54,22 @@ class Checkpoint:
 
     Args:
         path: where; its folder is made.
-        seconds: least time between two checkpoints. It changes what a kill costs, never a result.
+        seconds: time between two checkpoints within an epoch. It changes what a kill costs, never a result.
     """
 
     def __init__(self, path: Path, seconds: float = SECONDS) -> None:
         self.path = path
         self.seconds = seconds
         self._last = time.monotonic()
+        self._took = 0.0
 
-    def due(self) -> bool:
-        """Whether the last checkpoint, or the start, is long enough ago."""
-        return time.monotonic() - self._last >= self.seconds
+    def due(self, *, epoch_over: bool = False) -> bool:
+        """Whether the last checkpoint, or the start, is `seconds` ago.
+
+        The end of an epoch is always worth one, unless epochs are so short that writing would take more than `SHARE`.
+        """
+        since = time.monotonic() - self._last
+        return since >= self.seconds or (epoch_over and SHARE * since >= self._took)
 
     def save(self, state: Mapping[str, Any]) -> None:
         """Replace the checkpoint: written beside, flushed to the disk, moved into place.
@@ -72,6 +78,7 @@ class Checkpoint:
             InputError: the disk is full or the folder cannot be written.
         """
         part = self.path.with_name(self.path.name + ".part")
+        started = time.monotonic()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with part.open("wb") as stream:
@@ -83,6 +90,7 @@ class Checkpoint:
             part.unlink(missing_ok=True)
             raise InputError(f"{self.path}: cannot be written ({error.strerror}); free space and run again") from error
         self._last = time.monotonic()
+        self._took = self._last - started
 
     def load(self) -> dict[str, Any] | None:
         """What was saved, on the CPU; None if there is nothing.

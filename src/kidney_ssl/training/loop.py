@@ -133,7 +133,7 @@ def train(
             plateau = isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
             scheduler.step(*([curves[-1]["validation_loss"]] if plateau else []))
         done, history = 0, {}
-        if alone and checkpoint.due():
+        if alone and checkpoint.due(epoch_over=epoch + 1 < epochs):
             checkpoint.save(_state(members, generator, epoch=epoch + 1, step=0, history=history, curves=curves))
     bar.close()
     return curves
