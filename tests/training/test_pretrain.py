@@ -177,6 +177,7 @@ def test_the_encoder_moves_into_the_classifier_and_finetuning_begins_with_exactl
         learning_rates=[1e-3],
         weight_decay=0,
         min_updates=0,
+        evaluations=1,
         batch_norm_momentum=0.5,
         seed=0,
         label="toy",
