@@ -25,8 +25,8 @@ setup: .venv/complete          ## make .venv, nothing else
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
-test: .venv/complete           ## all tests
-	pytest
+test: .venv/complete           ## all tests, two processes
+	pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 check: .venv/complete          ## style, types, import directions, known vulnerabilities where the network answers
 	ruff check .
