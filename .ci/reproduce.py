@@ -149,7 +149,7 @@ def _none(check: str, expected: str, other: list[str]) -> Row:
 
 def _near(committed: object, found: object, limit: float) -> bool:
     numbers = isinstance(committed, int | float) and isinstance(found, int | float)
-    return numbers and abs(float(committed) - float(found)) <= limit  # type: ignore[arg-type]
+    return numbers and abs(float(committed) - float(found)) <= limit  # type: ignore[arg-type] # `numbers` says so
 
 
 def _outcome(test: str) -> str:

@@ -31,8 +31,8 @@ def run(main: Callable[..., None]) -> None:
     processes the first alone warns and logs.
     """
     from kidney_ssl.errors import InputError  # noqa: PLC0415 - after gc.disable()
-    from kidney_ssl.training.exclusive import exclusive  # noqa: PLC0415
-    from stages import launcher, mend  # noqa: PLC0415
+    from kidney_ssl.training.exclusive import exclusive  # noqa: PLC0415 - as above
+    from stages import launcher, mend  # noqa: PLC0415 - as above
 
     gc.freeze()
     gc.enable()

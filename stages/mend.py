@@ -84,7 +84,7 @@ def _clear_run_cache() -> None:
 def _is_lock(text: str) -> bool:
     """Whether DVC can read it: what is torn may still be YAML."""
     from dvc.schema import COMPILED_LOCKFILE_SCHEMA  # noqa: PLC0415 - takes a second
-    from voluptuous import Invalid  # noqa: PLC0415
+    from voluptuous import Invalid  # noqa: PLC0415 - comes with dvc.schema
 
     try:
         content: Any = yaml.load(text, yaml.CSafeLoader)

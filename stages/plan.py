@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from joblib import Parallel, delayed
+from tqdm import tqdm
 
 from kidney_ssl import params
 from kidney_ssl.data import manifest
@@ -79,7 +80,7 @@ def out_of_date() -> tuple[list[str], set[str], set[str]]:
 
     What is only missing here and lies in the cache is checked out, not run.
     """
-    from dvc.repo import Repo  # noqa: PLC0415
+    from dvc.repo import Repo  # noqa: PLC0415 - seconds of imports, which stages that import this file do not need
 
     with Repo() as repo:
         stages = [str(stage.addressing) for stage in repo.index.stages]
@@ -141,8 +142,6 @@ def _trainings(settings: Params, counts: Counts) -> list[Training]:
 
 def _measure(settings: Params, trainings: Sequence[Training], workers: int) -> dict[str, Step]:
     """Measure each kind of training once, in processes of their own as the study runs them."""
-    from tqdm import tqdm  # noqa: PLC0415
-
     compute, tuned = settings.compute.model_dump(), settings.finetune
     shared = {"network": settings.network, "size": settings.slice.image_size, "compute": compute}
     jobs: dict[str, Any] = {}

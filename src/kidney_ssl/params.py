@@ -324,7 +324,7 @@ class Params(Section):
     report: Report
     compute: Compute
 
-    @computed_field  # type: ignore[prop-decorator]
+    @computed_field  # type: ignore[prop-decorator] # mypy knows no decorator above property; pydantic asks for this
     @property
     def budgets(self) -> list[tuple[int, int]]:
         """Percent and seed of the runs of every arm, sorted."""

@@ -1,7 +1,6 @@
 """What every augmentation must hold, over the registry: a new file in the folder is tested here by being there."""
 
 import inspect
-import random
 from functools import cache
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from kidney_ssl.augmentation.base import Augmentation, read_options
 from kidney_ssl.errors import InputError
 from kidney_ssl.pretext.base import Options
 from tests.augmentation.toy_training import Toy, generator
+from tests.random_state import global_random_state
 
 FOLDER = Path(kidney_ssl.augmentation.__file__).parent
 SIDES = (64, 96)
@@ -36,10 +36,6 @@ def toy(side=64):
 @cache
 def built(name, side=64):
     return load(name)(toy(side).training(), load(name).Parameters())
-
-
-def global_random_state():
-    return torch.get_rng_state().tolist(), random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
 
 
 def test_the_registry_is_the_folder():

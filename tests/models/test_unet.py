@@ -1,8 +1,5 @@
 """The U-Net: its encoder is the classifier's by name and by value, its output, its seed."""
 
-import random
-
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -11,6 +8,7 @@ from kidney_ssl.models.encoder import encoder
 from kidney_ssl.models.resnet import classifier
 from kidney_ssl.models.unet import unet
 from kidney_ssl.models.weights import encoder_state, load_encoder, save_weights
+from tests.random_state import global_random_state
 
 
 @pytest.fixture(scope="module")
@@ -47,10 +45,9 @@ def test_it_gives_an_image_of_the_same_size_between_0_and_1(model, side):
 
 
 def test_the_seed_decides_every_weight_and_global_random_state_stays():
-    before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
+    before = global_random_state()
     first, same, other = (unet("resnet18", seed).state_dict() for seed in (3, 3, 4))
-    assert torch.equal(before[0], torch.get_rng_state())
-    assert before[1:] == (random.getstate(), np.random.get_state()[1].tolist())  # noqa: NPY002
+    assert global_random_state() == before
     assert all(torch.equal(first[name], same[name]) for name in first)
     for name, tensor in first.items():
         if tensor.ndim == 4:  # convolutions; norms and biases begin as ones and zeros

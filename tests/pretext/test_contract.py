@@ -2,7 +2,6 @@
 
 import copy
 import inspect
-import random
 from functools import cache
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import kidney_ssl.pretext
 from kidney_ssl.errors import InputError
 from kidney_ssl.pretext import METHODS, SHARED, load
 from kidney_ssl.pretext.base import Options, Pretext, Setting, read_options
+from tests.random_state import global_random_state
 
 REGIONS = {"left": (0.375, 0.75, 0.125, 0.4375), "right": (0.375, 0.75, 0.5625, 0.875)}
 BATCH = 8
@@ -66,10 +66,6 @@ def slices(side=64):
         masks[:, :, away < 0.1] = mass
     images[:, :, torch.hypot((y - 0.5) / 0.46, (x - 0.5) / 0.48) > 1] = 0
     return images.clamp(0, 1), masks
-
-
-def global_random_state():
-    return torch.get_rng_state().tolist(), random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
 
 
 def test_the_registry_is_the_folder():

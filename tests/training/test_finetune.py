@@ -1,7 +1,6 @@
 """Fine-tuning: the same bytes twice and after a kill, selection, grid, and what is refused."""
 
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from kidney_ssl.training.batches import Part
 from kidney_ssl.training.best_epoch import evaluated_epochs
 from kidney_ssl.training.checkpoint import Checkpoint
 from kidney_ssl.training.finetune import finetune
+from tests.random_state import global_random_state
 from tests.training.toy_study import toy_part
 
 FILES = ("model.safetensors", "curves.csv", "predictions.csv", "epochs.npy")
@@ -48,12 +48,11 @@ def contents(folder):
 
 
 def test_two_runs_give_the_same_bytes_and_touch_no_global_random_state(parts, start, tmp_path, fabric):
-    before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
+    before = global_random_state()
     run(parts, start, tmp_path / "a", fabric)
     run(parts, start, tmp_path / "b", fabric, resident="never")
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
-    assert torch.equal(before[0], torch.get_rng_state())
-    assert before[1:] == (random.getstate(), np.random.get_state()[1].tolist())  # noqa: NPY002
+    assert global_random_state() == before
     assert list((tmp_path / "checkpoints").iterdir()) == []
 
 

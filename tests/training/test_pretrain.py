@@ -1,7 +1,5 @@
 """Pretraining: the encoder that comes out, what its batch norms saw, the same bytes twice, cases that are refused."""
 
-import random
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -20,6 +18,7 @@ from kidney_ssl.pretext.rotation import Method as Rotation
 from kidney_ssl.training import finetune, pretrain
 from kidney_ssl.training.batches import Part
 from kidney_ssl.training.checkpoint import Checkpoint
+from tests.random_state import global_random_state
 from tests.training.toy_study import toy_part
 
 SETTING = Setting("resnet18", 32, {"left": (0.0, 1.0, 0.0, 0.5), "right": (0.0, 1.0, 0.5, 1.0)}, 0, 0.5)
@@ -273,15 +272,14 @@ def test_the_curves_have_the_methods_figures_and_the_probes_when_it_is_asked(run
 
 
 def test_one_seed_gives_the_same_bytes_and_no_global_random_state_is_touched(run, written, tmp_path):
-    before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
+    before = global_random_state()
     first = run("a", probe=probe_accuracy)
     same = run("b", probe=probe_accuracy, resident="never")
     run("c", seed=1)
     assert written("a") == written("b") != written("c")
     assert first.curves.equals(same.curves)
     assert torch.equal(first.pictures["rotations"].images, same.pictures["rotations"].images)
-    assert torch.equal(before[0], torch.get_rng_state())
-    assert before[1:] == (random.getstate(), np.random.get_state()[1].tolist())  # noqa: NPY002
+    assert global_random_state() == before
     assert list((tmp_path / "a" / "checkpoints").iterdir()) == []
 
 

@@ -103,7 +103,7 @@ def over_folds(folds: Sequence[Fold], *, baseline: str, resamples: int, seed: in
             figures[name][arm] = _spread_of(of_arm) | interval
             if arm != baseline:
                 pairs = zip(of_arm, values[baseline], strict=True)
-                less = [None if None in pair else pair[0] - pair[1] for pair in pairs]  # type: ignore[operator]
+                less = [None if one is None or other is None else one - other for one, other in pairs]
                 interval = _difference_interval(drawn, name, arm, baseline) if name in METRICS else {}
                 figures[name][arm]["difference"] = _spread_of(less) | interval
     return {

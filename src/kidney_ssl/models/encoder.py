@@ -17,6 +17,6 @@ def encoder(network: str, seed: int, *, batch_norm_momentum: float = 0.1) -> tup
         A module (B, 1, S, S) -> (B, width), the globally averaged features, and the width (512 for ResNet-18).
     """
     model = classifier(network, seed, batch_norm_momentum=batch_norm_momentum)
-    width = int(model.fc.in_features)  # type: ignore[arg-type, union-attr]
+    width = int(model.fc.in_features)  # type: ignore[arg-type, union-attr] # a Module's attribute to mypy
     model.fc = nn.Identity()
     return model, width

@@ -24,8 +24,7 @@ def classifier(network: str, seed: int, *, batch_norm_momentum: float = 0.1) -> 
     Returns:
         A module on the CPU, float32: (B, 1, S, S) in [0, 1] -> (B, 1) logits.
     """
-    # torchvision.models costs a second of imports; only who builds a network pays.
-    from torchvision import models  # noqa: PLC0415
+    from torchvision import models  # noqa: PLC0415 - a second of imports; only who builds a network pays
 
     # torchvision draws from torch's global generator: lend it a seeded state and take that back afterwards.
     with torch.random.fork_rng(devices=[]):

@@ -104,7 +104,8 @@ def measure_finetuning(
     )
     model.eval()
     evaluated = _pass(fabric, lambda count: model(images[:count]), measured)
-    return Step(update, evaluated, evaluated, _probe(model.fc.in_features), measured, batch_size)  # type: ignore[union-attr, arg-type]
+    probe = _probe(int(model.fc.in_features))  # type: ignore[arg-type, union-attr] # a Module's attribute to mypy
+    return Step(update, evaluated, evaluated, probe, measured, batch_size)
 
 
 def _update(

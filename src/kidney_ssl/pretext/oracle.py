@@ -90,7 +90,7 @@ class Method(Pretext):
         super().__init__(setting, options)
         self.unet = unet(setting.network, setting.seed, classes=LABELS, batch_norm_momentum=setting.batch_norm_momentum)
         self.encoder = self.unet.get_submodule("encoder")
-        width = int(self.encoder.out_channels[-1])  # type: ignore[index]
+        width = int(self.encoder.out_channels[-1])  # type: ignore[index] # a Module's attribute to mypy
         with torch.random.fork_rng(devices=[]):  # from the seed, and torch's global generator stays as it was
             torch.default_generator.manual_seed(setting.seed)
             self.coarse = nn.Conv2d(width, LABELS - 1, kernel_size=1)

@@ -39,7 +39,7 @@ def choose_device(device: str = "auto", threads: int = 1) -> torch.device:
     if cuda:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats sums only with a fixed workspace
         torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs time
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # it costs time; torch sets it up at run time
         torch.backends.cudnn.benchmark = False  # it would choose algorithms by the clock
     return torch.device("cuda" if cuda else "cpu")
 
@@ -105,10 +105,10 @@ def cost(device: torch.device, seconds: float) -> dict[str, str | float]:
 def _several(accelerator: str, mode: str, devices: int, nodes: int) -> "Fabric":
     """Join the processes; on one machine, start the others first."""
     fabric_class = _fabric_class()
-    from lightning_fabric.plugins.environments.lightning import LightningEnvironment  # noqa: PLC0415 - see below
-    from lightning_fabric.plugins.environments.slurm import SLURMEnvironment  # noqa: PLC0415
-    from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment  # noqa: PLC0415
-    from lightning_fabric.strategies.ddp import DDPStrategy  # noqa: PLC0415
+    from lightning_fabric.plugins.environments.lightning import LightningEnvironment  # noqa: PLC0415 - seconds of imports
+    from lightning_fabric.plugins.environments.slurm import SLURMEnvironment  # noqa: PLC0415 - as above
+    from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment  # noqa: PLC0415 - as above
+    from lightning_fabric.strategies.ddp import DDPStrategy  # noqa: PLC0415 - as above
 
     try:
         if torch.distributed.is_torchelastic_launched():
