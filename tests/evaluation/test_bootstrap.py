@@ -78,17 +78,6 @@ def table_of(predictions, arm=0, seed=0):
     )
 
 
-def only(predictions, keep):
-    """Leave slices out."""
-    return replace(
-        predictions,
-        cases=predictions.cases[keep],
-        labels=predictions.labels[keep],
-        classes=predictions.classes[keep],
-        probabilities=predictions.probabilities[..., keep],
-    )
-
-
 @pytest.mark.parametrize("metric", METRICS)
 def test_each_weighted_figure_is_scikit_learns_mean_over_seeds(metric):
     predictions = toy()
@@ -104,7 +93,7 @@ def test_each_weighted_figure_is_scikit_learns_mean_over_seeds(metric):
 def test_a_weight_is_the_same_as_repeating_the_slices(metric):
     predictions = toy(seeds=1)
     weights = resamples(8, 1, 5)[0]
-    repeated = only(predictions, np.repeat(np.arange(60), weights[predictions.cases]))
+    repeated = predictions.only(np.repeat(np.arange(60), weights[predictions.cases]))
     expected = plain_figure(metric, repeated, 0, 0, np.ones(8, int))
     assert weighted_figure(predictions, metric, weights[None])[0, 0] == pytest.approx(expected, abs=1e-12)
 
@@ -313,7 +302,7 @@ def test_under_thirty_cases_there_is_no_verdict():
 )
 def test_a_missing_class_leaves_figures_open_with_a_reason(left, open_figures, reason):
     predictions = toy(cases=31, slices=300)
-    drawn = resample(only(predictions, np.isin(predictions.classes, left)), count=50, seed=0)
+    drawn = resample(predictions.only(np.isin(predictions.classes, left)), count=50, seed=0)
     for metric, one in intervals(drawn)["arm0"].items():
         assert (one.point is None) == (metric in open_figures)
         assert (one.low is None) == (one.high is None) == (one.percentile_low is None) == (metric in open_figures)
@@ -326,7 +315,7 @@ def test_a_missing_class_leaves_figures_open_with_a_reason(left, open_figures, r
 
 def test_only_tumor_slices_leave_what_needs_others_open():
     predictions = toy(cases=10, slices=200)
-    drawn = resample(only(predictions, predictions.labels), count=50, seed=0)
+    drawn = resample(predictions.only(predictions.labels), count=50, seed=0)
     found = intervals(drawn)["arm0"]
     assert found["auroc"].reason == found["specificity"].reason == "only tumor slices in the test part"
     assert found["specificity"].point is None

@@ -6,12 +6,9 @@ import subprocess
 import sys
 
 
-def main() -> None:
-    """Run `python fake_srun.py <command>`."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    both = os.environ | {
+def slurm(rank: int, port: int) -> dict[str, str]:
+    """What SLURM tells one of two tasks on this machine."""
+    return {
         "SLURM_JOB_ID": "4711",
         "SLURM_JOB_NAME": "kidney",
         "SLURM_NODELIST": "127.0.0.1",
@@ -19,12 +16,19 @@ def main() -> None:
         "SLURM_NTASKS_PER_NODE": "2",
         "SLURM_NNODES": "1",
         "SLURM_STEP_NUM_TASKS": "2",
+        "SLURM_PROCID": str(rank),
+        "SLURM_LOCALID": str(rank),
         "SLURM_NODEID": "0",
-        "MASTER_PORT": port,
+        "MASTER_PORT": str(port),
     }
-    tasks = [
-        subprocess.Popen(sys.argv[1:], env=both | {"SLURM_PROCID": rank, "SLURM_LOCALID": rank}) for rank in ("0", "1")
-    ]
+
+
+def main() -> None:
+    """Run `python fake_srun.py <command>`."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    tasks = [subprocess.Popen(sys.argv[1:], env=os.environ | slurm(rank, port)) for rank in (0, 1)]
     sys.exit(max(abs(task.wait()) for task in tasks))
 
 

@@ -17,6 +17,7 @@ from kidney_ssl.models.weights import random_weights, save_weights
 from kidney_ssl.pretext import METHODS
 from kidney_ssl.training.batches import epoch_batches, seeded
 from kidney_ssl.training.device import make_fabric
+from tests.stages.fake_srun import slurm
 from tests.training.two_processes import SIZE, TASKS, one_step, rows_of_two_epochs
 
 ROOT = Path(__file__).parents[2]
@@ -177,22 +178,6 @@ def alive(pid):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
-
-
-def slurm(rank, port):
-    return {
-        "SLURM_JOB_ID": "4711",
-        "SLURM_JOB_NAME": "kidney",
-        "SLURM_NODELIST": "127.0.0.1",
-        "SLURM_NTASKS": "2",
-        "SLURM_NTASKS_PER_NODE": "2",
-        "SLURM_NNODES": "1",
-        "SLURM_STEP_NUM_TASKS": "2",
-        "SLURM_PROCID": str(rank),
-        "SLURM_LOCALID": str(rank),
-        "SLURM_NODEID": "0",
-        "MASTER_PORT": str(port),
-    }
 
 
 def torchrun(rank, port):

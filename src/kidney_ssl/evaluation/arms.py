@@ -1,7 +1,7 @@
 """Test predictions of several arms on the same slices."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -32,6 +32,16 @@ class ArmPredictions:
     classes: np.ndarray
     probabilities: np.ndarray
     shares: np.ndarray | None = None
+
+    def only(self, kept: np.ndarray) -> "ArmPredictions":
+        """Keep the slices of `kept`: (N,) bool, or their places, of which one may stand there again."""
+        return replace(
+            self,
+            cases=self.cases[kept],
+            labels=self.labels[kept],
+            classes=self.classes[kept],
+            probabilities=self.probabilities[..., kept],
+        )
 
     def pair_by_case(self, arm: str, against: str) -> "ArmPredictions":
         """Lay two arms under each other as 2C cases: weights pick, for each case, the arm that speaks for it.

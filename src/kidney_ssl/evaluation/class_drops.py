@@ -1,6 +1,5 @@
 """Is what an arm loses against another spread evenly over the classes of slices?"""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations
 
@@ -51,7 +50,7 @@ def class_drops(
     differences = np.array([values[one] - values[other] for one, other in pairs])
     defined = ~np.isnan(differences[:, 1:]).any(axis=0)
     points, draws = differences[:, 0], differences[:, 1:][:, defined]
-    drawn = Resampled(_of(both, CLASSES), {}, {"accuracy": draws}, {})
+    drawn = Resampled(both.only(np.isin(both.classes, CLASSES)), {}, {"accuracy": draws}, {})
     reason = no_interval(drawn, "accuracy")
     if reason:
         known = points.tolist()
@@ -65,20 +64,9 @@ def class_drops(
     ]
 
 
-def _of(predictions: ArmPredictions, classes: Sequence[str]) -> ArmPredictions:
-    kept = np.isin(predictions.classes, classes)
-    return replace(
-        predictions,
-        cases=predictions.cases[kept],
-        labels=predictions.labels[kept],
-        classes=predictions.classes[kept],
-        probabilities=predictions.probabilities[..., kept],
-    )
-
-
 def _accuracies(predictions: ArmPredictions, name: str, weights: np.ndarray) -> np.ndarray:
     """Accuracy of both arms on the slices of one class: (2, R), NaN where there is none."""
-    one = _of(predictions, [name])
+    one = predictions.only(predictions.classes == name)
     if not len(one.labels):
         return np.full((2, len(weights)), np.nan)
     return weighted_figure(one, "accuracy", weights)

@@ -17,6 +17,8 @@ GAIN, NEAR = 0.20, 0.10  # ImageNet's gain in accuracy, and how far from it an i
 PATCHED = ("inpaint_random", "inpaint_kidney", "inpaint_switch", "cpc")
 GENTLE = ("genesis", "simclr")
 ROTATION = "rotation"
+TASKS = {*PATCHED, ROTATION, *GENTLE}
+WITHOUT_TASKS = "it needs arms of all inpaintings, CPC, rotation, Genesis and SimCLR"
 
 
 def no_pretraining_beats_imagenet(evidence: Evidence) -> Claim:
@@ -52,8 +54,8 @@ def inpainting_and_cpc_harm_most(evidence: Evidence) -> Claim:
     )
     roles = evidence.roles
     patched, others = roles.arms(PATCHED), roles.arms((ROTATION, *GENTLE))
-    if not (roles.methods() >= {*PATCHED, ROTATION, *GENTLE} and roles.baseline):
-        return not_asked(said, "it needs arms of all inpaintings, CPC, rotation, Genesis and SimCLR")
+    if not (roles.methods() >= TASKS and roles.baseline):
+        return not_asked(said, WITHOUT_TASKS)
     pairs = [(arm, roles.baseline) for arm in patched]
     pairs += [(arm, other) for arm in patched for other in others if roles.start(arm) == roles.start(other)]
     found = evidence.pairs(pairs)
@@ -71,8 +73,8 @@ def genesis_and_simclr_harm_least(evidence: Evidence) -> Claim:
         "to one of the former, or worse than any, by the interval of all at once.",
     )
     roles = evidence.roles
-    if not roles.methods() >= {*PATCHED, ROTATION, *GENTLE}:
-        return not_asked(said, "it needs arms of all inpaintings, CPC, rotation, Genesis and SimCLR")
+    if not roles.methods() >= TASKS:
+        return not_asked(said, WITHOUT_TASKS)
     gentle, patched = roles.arms(GENTLE), roles.arms(PATCHED)
     pairs = [(arm, other) for arm in gentle for other in patched + roles.arms((ROTATION,))]
     found = evidence.pairs([pair for pair in pairs if roles.start(pair[0]) == roles.start(pair[1])])
