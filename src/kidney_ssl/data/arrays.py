@@ -14,7 +14,7 @@ import pandas as pd
 
 from kidney_ssl.errors import InputError
 
-PIECE_BYTES = 1 << 22
+PIECE_BYTES = 1 << 20  # small beside what a process takes to start, so that a small study's memory is a large one's
 
 
 class ArrayWriter:
