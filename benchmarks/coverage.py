@@ -90,12 +90,13 @@ def truth(generator: np.random.Generator) -> dict[str, float]:
 
 def main() -> None:
     """Print share of studies in % whose interval holds the truth, and mean widths in points."""
-    generator = np.random.default_rng(int(sys.argv[1]) if len(sys.argv) > 1 else 0)
-    true = truth(generator)
+    seed = int(sys.argv[1]) if len(sys.argv) > 1 else 0
+    true = truth(np.random.default_rng(seed))
     print("truth: " + ", ".join(f"{metric} {value:.4f}" for metric, value in true.items()) + "\n")
     print("| figure | cases | " + " | ".join(METHODS) + " | width of percentile | of default | no interval |")
     print("|---|---:|" + "---:|" * (len(METHODS) + 3))
     for cases, studies in STUDIES.items():
+        generator = np.random.default_rng([seed, cases])
         found: dict[str, list[np.ndarray | None]] = {}
         for _ in range(studies):
             for name, ends in study(cases, generator).items():
