@@ -21,6 +21,10 @@ TASKS = {*PATCHED, ROTATION, *GENTLE}
 WITHOUT_TASKS = "it needs arms of all inpaintings, CPC, rotation, Genesis and SimCLR"
 
 
+def _begin(words: str) -> str:
+    return words[0].upper() + words[1:]
+
+
 def no_pretraining_beats_imagenet(evidence: Evidence) -> Claim:
     """Every pretrained arm against ImageNet weights."""
     said = (
@@ -48,7 +52,7 @@ def inpainting_and_cpc_harm_most(evidence: Evidence) -> Claim:
     said = (
         "inpainting_and_cpc_harm_most",
         "Inpainting and CPC harm most among the pretraining tasks.",
-        f"{evidence.primary.capitalize()}: each arm of inpainting or CPC minus the baseline, and minus each arm of "
+        f"{_begin(evidence.primary)}: each arm of inpainting or CPC minus the baseline, and minus each arm of "
         "rotation, Genesis and SimCLR that has the same start. Supported: each is worse (own 95 % interval below 0, "
         "not equivalent). Not supported: one is equivalent, or better by the interval of all at once.",
     )
@@ -67,7 +71,7 @@ def genesis_and_simclr_harm_least(evidence: Evidence) -> Claim:
     said = (
         "genesis_and_simclr_harm_least",
         "Models Genesis and SimCLR harm least among the pretraining tasks.",
-        f"{evidence.primary.capitalize()}, arms of the same start: each of Genesis and SimCLR minus each arm of "
+        f"{_begin(evidence.primary)}, arms of the same start: each of Genesis and SimCLR minus each arm of "
         "inpainting and CPC, and minus rotation. Supported: better than all of the former (own 95 % interval above 0, "
         "not equivalent) and not worse than rotation (90 % interval above minus the margin). Not supported: equivalent "
         "to one of the former, or worse than any, by the interval of all at once.",
@@ -115,7 +119,7 @@ def augmentations_help(evidence: Evidence) -> Claim:
     said = (
         "augmentations_help",
         "The supervised and the unsupervised augmentation help.",
-        f"{evidence.primary.capitalize()} of each augmented arm minus the arm of the same weights without an "
+        f"{_begin(evidence.primary)} of each augmented arm minus the arm of the same weights without an "
         "augmentation. Supported: both are better (own 95 % interval above 0, not equivalent). Not supported: one is "
         "equivalent, or worse by the interval of both at once.",
     )

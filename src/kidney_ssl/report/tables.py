@@ -223,6 +223,12 @@ def pretext_markdown(figures: Mapping[str, Mapping[str, Any]]) -> str:
                 updates = f"{of_one['updates']:.0f}"
                 title = f"{name} (control)" if of_one.get("control") else name
                 lines.append(f"| {title} | {updates} | {key} | {_cell(measured[key])} | {beside} | {probes} |")
+    lines += [
+        "",
+        "Trivial predictors: chance; average, the mean training image; mean, the image's own mean; copy, what the",
+        "network is shown; inverse, the exchange undone; query, the query patch alone; thumbnail, the views shrunk to",
+        "16 px. majority: the more frequent training label, on validation.",
+    ]
     return "\n".join(lines) + "\n"
 
 
