@@ -19,7 +19,24 @@ import yaml
 # the committed ones, its figures may differ by this much; where all are the same, the figures must be the same too.
 # Measured on the phantom, two arms trained with AVX2 in place of AVX-512: accuracy 0.016 and 0.031, AUROC 0.001 and
 # 0.004 (257 test slices); pretrainings that differ too, and the largest of a dozen arms, need more.
-TOLERANCE = {"accuracy": 0.1, "auroc": 0.05}
+# By the longest beginning of the figure's name. Between two machines the default study's figures differed by at most
+# 0.06 in accuracy, 0.085 in what is made of it, 0.02 in AUROC, 0.03 in an end of its interval, 0.15 in F1, 0.21 in
+# sensitivity, 0.11 in specificity, 0.04 in average precision, 0.06 in Brier, 0.09 and 0.05 in the probes' AUROC.
+TOLERANCE = {
+    "accuracy": 0.1,
+    "accuracy_": 0.15,
+    "auroc": 0.05,
+    "auroc_": 0.1,
+    "auroc_against_kidney": 0.05,
+    "auroc_against_kidney_": 0.1,
+    "average_precision": 0.1,
+    "brier": 0.15,
+    "f1": 0.3,
+    "knn_auroc": 0.15,
+    "linear_auroc": 0.2,
+    "sensitivity": 0.4,
+    "specificity": 0.25,
+}
 DATA = ("download", "select", "slice", "normalize")  # no training: the same bytes everywhere
 SUMMARY = "metrics/summary.json"
 TESTS, TABLE = Path("logs/tests.xml"), Path("logs/reproduction.md")
@@ -87,14 +104,19 @@ def compare(committed: dict[str, Any], found: dict[str, Any], *, exact: bool) ->
     if exact:
         other = [f"{name} of {arm}: {pair[1]} for {pair[0]}" for (name, arm), pair in pairs.items() if len({*pair}) > 1]
         return _none("figures of the study", f"the {len(pairs)} committed", other)
-    asked = {key: pair for key, pair in pairs.items() if key[0] in TOLERANCE}
     other = [
         f"{name} of {arm}: {pair[1]} for {pair[0]}"
-        for (name, arm), pair in asked.items()
-        if len({*pair}) > 1 and not _near(*pair, TOLERANCE[name])
+        for (name, arm), pair in pairs.items()
+        if len({*pair}) > 1 and not _near(*pair, _limit(name))
     ]
-    limits = ", ".join(f"{name} within {limit}" for name, limit in TOLERANCE.items())
-    return _none("figures of the study", f"{len(asked)} figures: {limits}", other)
+    limits = ", ".join(f"{name} within {TOLERANCE[name]}" for name in ("accuracy", "auroc", "auroc_against_kidney"))
+    return _none("figures of the study", f"{len(pairs)} figures: {limits}, others see .ci/reproduce.py", other)
+
+
+def _limit(name: str) -> float:
+    """The tolerance of a figure; 0 where none was thought of."""
+    known = [beginning for beginning in TOLERANCE if name.startswith(beginning)]
+    return TOLERANCE[max(known, key=len)] if known else 0.0
 
 
 def drift(committed: Lock, found: Lock) -> list[str]:

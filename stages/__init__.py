@@ -2,8 +2,10 @@
 
 import errno
 import gc
+import inspect
 import json
 import os
+import re
 import resource
 import sys
 import time
@@ -41,6 +43,7 @@ def run(main: Callable[..., None]) -> None:
     started = time.time()
     stage = Path(sys.argv[0]).stem
     try:
+        _refuse_arguments(main, stage, sys.argv[1:])
         # A killed dvc leaves its stage running: one started beside it would write the same files.
         alone = exclusive(Path("checkpoints/running"), "-".join([stage, *sys.argv[1:]]))
         with alone if first and stage not in TOOLS else nullcontext():
@@ -64,6 +67,19 @@ def run(main: Callable[..., None]) -> None:
             raise
         traceback.print_exc()
         sys.exit(f"error: process {launcher.rank()}: one of the training's processes failed or was ended, see above")
+
+
+def _refuse_arguments(main: Callable[..., None], stage: str, arguments: list[str]) -> None:
+    from kidney_ssl.errors import InputError  # noqa: PLC0415 - after gc.disable()
+
+    odd = [one for one in arguments if not re.fullmatch(r"[A-Za-z0-9_.-]*", one)]
+    try:
+        inspect.signature(main).bind(*arguments)
+    except TypeError as error:
+        names = " ".join(f"<{name}>" for name in inspect.signature(main).parameters)
+        raise InputError(f"stages.{stage}: {error}; the command is: python -m stages.{stage} {names}") from error
+    if odd:
+        raise InputError(f"stages.{stage}: '{odd[0]}' is no name of anything in params.yaml")
 
 
 def _log(stage: str, arguments: list[str], started: float) -> None:

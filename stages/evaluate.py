@@ -7,9 +7,9 @@ from kidney_ssl.jsonfile import write_json
 from stages import run
 
 
-def main(arm: str, *budget: str) -> None:
-    """Write metrics/evaluate/<arm>-<percent>-<seed>.json; `budget` is percent and seed."""
-    name = "-".join((arm, *budget))
+def main(arm: str, budget: str) -> None:
+    """Write metrics/evaluate/<arm>-<budget>.json; `budget` is <percent>-<seed>."""
+    name = f"{arm}-{budget}"
     figures = evaluate_run(Path(f"models/finetune/{name}"), Path("data/slices"))
     write_json(Path(f"metrics/evaluate/{name}.json"), figures)
     test = figures["selected"]["test"]

@@ -1,6 +1,7 @@
 """Fine-tune an arm's classifier."""
 
 import json
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -19,15 +20,17 @@ from kidney_ssl.training.frozen import frozen_predictions
 from stages import launcher, run
 
 
-def main(arm: str, *budget: str) -> None:
-    """Write model, curves and predictions to models/finetune/<arm>-<percent>-<seed>; `budget` is percent and seed."""
+def main(arm: str, budget: str) -> None:
+    """Write model, curves and predictions to models/finetune/<arm>-<budget>; `budget` is <percent>-<seed>."""
     settings = params.load()
     compute = settings.compute
     launcher.hand_over(compute.devices * compute.nodes)
     if arm not in settings.arms:
         raise InputError(f"arms: no arm '{arm}' in params.yaml, known: {', '.join(settings.arms)}")
-    percent, seed = map(int, "-".join(budget).split("-"))
-    name, out = f"{arm}-{percent}-{seed}", Path(f"models/finetune/{arm}-{percent}-{seed}")
+    if not re.fullmatch(r"\d+-\d+", budget):
+        raise InputError(f"'{budget}' is no label budget: give <percent>-<seed>, such as 100-0")
+    percent, seed = map(int, budget.split("-"))
+    name, out = f"{arm}-{budget}", Path(f"models/finetune/{arm}-{budget}")
     fabric = make_fabric(compute.device, compute.precision, compute.threads, compute.devices, compute.nodes)
     start = Path(f"models/arm/{arm}.safetensors")
     described = json.loads(start.with_suffix(".json").read_text(encoding="utf-8"))

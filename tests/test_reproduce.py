@@ -174,6 +174,13 @@ def test_where_trained_bytes_differ_figures_have_a_tolerance(copy, value, found)
     assert table == ({ROWS["figures"]: found} if found else {})
 
 
+def test_where_trained_bytes_differ_every_figure_is_asked(copy):
+    (copy / "code/network.txt").write_text("another CPU")
+    (copy / "code/summary.json").write_text(json.dumps(SUMMARY | {"f1": {"random": 0.1}, "unheard_of": {"random": 1}}))
+    succeed(copy, "dvc", "repro")
+    assert failing(copy)[ROWS["figures"]] == "f1 of random: 0.1 for 0.5; unheard_of of random: 1 for absent"
+
+
 def test_where_trained_bytes_differ_a_figure_does_not_come_or_go(copy):
     (copy / "code/network.txt").write_text("another CPU")
     (copy / "code/summary.json").write_text(

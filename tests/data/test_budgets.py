@@ -92,6 +92,16 @@ def test_the_smallest_budget_has_both_classes_where_any_case_has():
     assert none["used"].sum() == 2
 
 
+def test_no_budget_is_empty_where_a_case_has_a_slice():
+    cases = case_table({("train", "a"): 3, ("validation", "a"): 6})
+    validation = cases.loc[cases["split"] == "validation", "case"].tolist()
+    # One case with tumor slices alone, one with others alone, four without any chosen slice.
+    rows = pd.DataFrame([(validation[0], 1), (validation[1], 0)], columns=["case", "label"])
+    for seed in range(20):
+        used = in_budget(budget_order(cases, rows, seed), 10).query("used == 1 and split == 'validation'")
+        assert used["case"].item() in validation[:2]
+
+
 def test_rows_are_those_of_the_budgets_cases():
     cases = case_table({("train", "a"): 4, ("validation", "a"): 2})
     frame = pd.DataFrame({"case": np.repeat(cases.loc[cases["split"] == "train", "case"].to_numpy(), 3)})

@@ -16,6 +16,7 @@ from kidney_ssl.errors import InputError
 from kidney_ssl.evaluation.arms import ArmPredictions, arms_of_tables
 from kidney_ssl.evaluation.bootstrap import intervals, resample, resamples
 from kidney_ssl.evaluation.differences import differences, max_t, swap_p
+from kidney_ssl.evaluation.paired import paired
 from kidney_ssl.evaluation.weighted import METRICS, effective_cases, swap_differences, weighted_figure
 
 CLASSES = np.array(["tumor", "kidney", "background"])
@@ -238,6 +239,19 @@ def test_identical_arms_differ_by_exactly_nothing(seed, metric):
     )
     assert (one.point, one.low, one.high, one.simultaneous_low, one.simultaneous_high, one.p) == (0, 0, 0, 0, 0, 1)
     assert one.verdict == "equivalent"
+
+
+def test_two_arms_that_are_right_everywhere_are_not_called_equivalent():
+    predictions = toy(cases=31, slices=120)
+    right = np.where(predictions.labels, 0.9, 0.1)
+    predictions = replace(predictions, probabilities=np.stack([right, right**2 + 0.1])[:, None])
+    (one,) = differences(resample(predictions, count=50, seed=0, metrics=["auroc"]), baseline="arm0", swaps=50, seed=0)
+    assert (one.point, one.low, one.equivalence_low, one.verdict) == (0, None, None, "undecided")
+    assert one.reason == "the same in every resample: no interval"
+    (other,) = paired(resample(predictions, count=50, seed=0, metrics=["auroc"]), "auroc", [("arm0", "arm1")])
+    assert (other.point, other.own, other.reason) == (0, None, one.reason)
+    assert other.shows(0.02) == "open"
+    assert not other.within(-1, 1)
 
 
 @settings(max_examples=10, deadline=None)

@@ -2,6 +2,7 @@
 
 import json
 
+import pandas as pd
 import pytest
 from run_files import simulate, write
 from sklearn.metrics import accuracy_score, roc_auc_score
@@ -106,6 +107,15 @@ def test_missing_classes_a_single_case_and_constant_predictions_stop_nothing(tmp
     assert set(figures) == BLOCKS
     assert_every_null_has_its_reason(figures)
     json.dumps(figures, allow_nan=False)
+
+
+def test_a_training_case_that_was_tested_is_refused(tmp_path):
+    run, slices = write(tmp_path, simulate(0))
+    test, train = (pd.read_csv(slices / f"{part}.csv", dtype={"case": str}) for part in ("test", "train"))
+    train.loc[0, "case"] = test.loc[0, "case"]
+    train.to_csv(slices / "train.csv", index=False)
+    with pytest.raises(InputError, match=f"{test.loc[0, 'case']} is in train and in validation or test"):
+        evaluate_run(run, slices)
 
 
 @pytest.mark.parametrize("name", ["natural.csv", "epochs.npy", "predictions.csv", "curves.csv"])

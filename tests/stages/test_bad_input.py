@@ -183,11 +183,25 @@ def test_an_arm_with_unknown_weights_is_refused_with_the_known_ones(prepared):
     assert "arms.newcomer.weights: unknown 'initial/nothing', known: initial/random" in line
 
 
-@pytest.mark.parametrize("stage", [["arm", "nothing"], ["initialize", "nothing"], ["finetune", "nothing", "100", "0"]])
+@pytest.mark.parametrize("stage", [["arm", "nothing"], ["initialize", "nothing"], ["finetune", "nothing", "100-0"]])
 def test_a_name_that_the_parameters_do_not_have_is_refused_with_the_known_ones(prepared, stage):
     line = refused(prepared, *stage)
     assert "'nothing'" in line
     assert "known: random" in line
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (["arm"], "missing a required argument: 'name'; the command is: python -m stages.arm <name>"),
+        (["finetune", "random"], "the command is: python -m stages.finetune <arm> <budget>"),
+        (["finetune", "random", "100"], "'100' is no label budget: give <percent>-<seed>, such as 100-0"),
+        (["arm", "a/b"], "stages.arm: 'a/b' is no name of anything in params.yaml"),
+        (["select", "all"], "too many positional arguments; the command is: python -m stages.select"),
+    ],
+)
+def test_a_wrong_command_is_one_line_with_the_right_one(prepared, command, words):
+    assert words in refused(prepared, *command)
 
 
 def test_absent_imagenet_weights_offline_are_one_error_with_both_ways_out(prepared, tmp_path, monkeypatch):

@@ -61,6 +61,14 @@ def test_test_labels_decide_nothing(fabric, best):
     assert (other.epoch, other.score) == (best.epoch, best.score)
 
 
+def test_without_tumor_in_the_test_part_there_is_no_f1(fabric):
+    data = {name: Slices(IMAGES[name], LABELS[name], device=fabric.device) for name in LABELS}
+    data["test"] = Slices(IMAGES["test"], np.zeros(len(IMAGES["test"])), device=fabric.device)
+    figures = BestEpoch(Scale(), data, fabric, 3, "toy", due=[1])(1)
+    assert np.isnan(figures["test_f1"])
+    assert 0 <= figures["test_accuracy"] <= 1
+
+
 def test_a_network_that_broke_after_its_last_loss_is_refused(best):
     with pytest.raises(InputError, match="toy: validation logits are not finite after epoch 3"):
         at(best, 3, float("nan"))

@@ -14,7 +14,8 @@ def budget_order(cases: pd.DataFrame, rows: pd.DataFrame, seed: int) -> pd.DataF
     Within a stratum the cases are shuffled and spaced evenly over [0, 1), from an offset of the stratum's own; the
     order is that of the places, so that the first n cases hold each stratum's share of n to within one case
     (systematic sampling). A budget is a prefix: budgets of one seed are nested, and a new one moves no case. The first
-    case with both labels goes to the front, so that no budget is of one class if that can be helped.
+    case with both labels, else the first with any chosen slice, goes to the front, so that no budget is of one class or
+    empty if that can be helped.
 
     Args:
         cases: case, split and stratum of every case.
@@ -24,7 +25,7 @@ def budget_order(cases: pd.DataFrame, rows: pd.DataFrame, seed: int) -> pd.DataF
     Returns:
         case, split and rank (from 0 within its split) of the cases of train and validation, sorted by both.
     """
-    both = rows.groupby("case")["label"].nunique() == 2
+    labels = rows.groupby("case")["label"].nunique()
     tables = []
     for number, split in enumerate(LABELLED):
         generator = np.random.default_rng([seed, number])
@@ -33,7 +34,8 @@ def budget_order(cases: pd.DataFrame, rows: pd.DataFrame, seed: int) -> pd.DataF
             shuffled = generator.permutation(stratum["case"].to_numpy(dtype=object))
             places |= dict(zip(shuffled, (np.arange(len(shuffled)) + generator.random()) / len(shuffled), strict=True))
         order = sorted(places, key=lambda case: (places[case], case))
-        first = next((case for case in order if both.get(case, False)), order[0] if order else None)
+        # `max` takes the first of equals.
+        first = max(order, key=lambda case: labels.get(case, 0), default=None)
         order = [case for case in order if case == first] + [case for case in order if case != first]
         tables.append(pd.DataFrame({"case": order, "split": split, "rank": range(len(order))}))
     return pd.concat(tables, ignore_index=True)

@@ -17,6 +17,8 @@ from kidney_ssl.evaluation.arms import ArmPredictions
 from kidney_ssl.evaluation.weighted import METRICS, absent, effective_cases, weighted_figure
 
 LEVEL = 0.95
+SAME = 1e-12  # figures that are equal on paper may differ in the last bits
+CONSTANT = "the same in every resample: no interval"
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ def intervals(drawn: Resampled) -> dict[str, dict[str, Interval]]:
         for arm, point, draws in zip(drawn.predictions.arms, points, drawn.draws[metric], strict=True):
             undefined = drawn.undefined[metric]
             # All slices right says little about further cases, but resamples of them cannot show that.
-            reason = missing or ("the same in every resample: no interval" if point in (0, 1) else None)
+            reason = missing or (CONSTANT if point in (0, 1) else None)
             if reason:
                 known = None if np.isnan(point) else float(point)
                 found[arm][metric] = Interval(known, undefined=undefined, reason=reason)

@@ -9,8 +9,8 @@ from kidney_ssl.data.selection import CLASSES
 from kidney_ssl.evaluation.arms import ArmPredictions
 from kidney_ssl.evaluation.bootstrap import Resampled, no_interval, resamples
 from kidney_ssl.evaluation.differences import half_widths
-from kidney_ssl.evaluation.paired import Paired
-from kidney_ssl.evaluation.weighted import weighted_figure
+from kidney_ssl.evaluation.paired import Paired, with_widths
+from kidney_ssl.evaluation.weighted import effective_cases, weighted_figure
 
 
 def class_drops(
@@ -50,18 +50,20 @@ def class_drops(
     differences = np.array([values[one] - values[other] for one, other in pairs])
     defined = ~np.isnan(differences[:, 1:]).any(axis=0)
     points, draws = differences[:, 0], differences[:, 1:][:, defined]
-    drawn = Resampled(both.only(np.isin(both.classes, CLASSES)), {}, {"accuracy": draws}, {})
+    # The class that the fewest cases carry decides how far to trust the resamples.
+    scarcest = min(
+        (both.only(both.classes == name) for name in CLASSES), key=lambda one: effective_cases(one, "accuracy")
+    )
+    drawn = Resampled(scarcest, {}, {"accuracy": draws}, {})
     reason = no_interval(drawn, "accuracy")
     if reason:
         known = points.tolist()
         return drops, [
             Paired(*pair, f"drop of {arm}", point, reason=reason) for pair, point in zip(pairs, known, strict=True)
         ]
-    widths = half_widths(drawn, "accuracy", points, draws)
-    return drops, [
-        Paired(*pair, f"drop of {arm}", float(point), float(own), float(narrow), float(joint))
-        for pair, point, own, narrow, joint in zip(pairs, points, *widths, strict=True)
-    ]
+    identical = np.full(len(pairs), np.array_equal(*both.probabilities))
+    widths = half_widths(drawn, "accuracy", points, draws, identical=identical)
+    return drops, with_widths(pairs, f"drop of {arm}", points, widths)
 
 
 def _accuracies(predictions: ArmPredictions, name: str, weights: np.ndarray) -> np.ndarray:

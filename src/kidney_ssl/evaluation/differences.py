@@ -8,14 +8,13 @@ from scipy import stats
 
 from kidney_ssl.errors import InputError
 from kidney_ssl.evaluation.arms import ArmPredictions
-from kidney_ssl.evaluation.bootstrap import LEVEL, Resampled, no_interval, quantile_of_t, spread
+from kidney_ssl.evaluation.bootstrap import CONSTANT, LEVEL, SAME, Resampled, no_interval, quantile_of_t, spread
 from kidney_ssl.evaluation.weighted import LOWER_IS_BETTER, swap_differences
 
 EQUIVALENCE_LEVEL = 0.90  # two one-sided tests at 5 %
 FEW_CASES = 30
 Pair = tuple[str, str]
 # Differences that are equal on paper may differ in the last bits.
-_SAME = 1e-12
 
 
 @dataclass(frozen=True)
@@ -121,7 +120,7 @@ def swap_p(predictions: ArmPredictions, pair: Pair, metric: str, swapped: np.nda
     """
     swapped = np.concatenate([np.zeros_like(swapped[:1]), swapped])
     sizes = np.abs(swap_differences(predictions, pair, metric, swapped))
-    return float((1 + np.sum(sizes[1:] >= sizes[0] - _SAME)) / len(sizes))
+    return float((1 + np.sum(sizes[1:] >= sizes[0] - SAME)) / len(sizes))
 
 
 def max_t(points: np.ndarray, draws: np.ndarray) -> float:
@@ -134,7 +133,7 @@ def max_t(points: np.ndarray, draws: np.ndarray) -> float:
         draws: (P, R) their resamples.
     """
     deviations = np.std(draws, axis=1)
-    moving = deviations > _SAME
+    moving = deviations > SAME
     if not moving.any():
         return 0.0
     sizes = np.abs(draws[moving] - points[moving, None]) / deviations[moving, None]
@@ -142,21 +141,26 @@ def max_t(points: np.ndarray, draws: np.ndarray) -> float:
 
 
 def half_widths(
-    drawn: Resampled, metric: str, points: np.ndarray, draws: np.ndarray
+    drawn: Resampled, metric: str, points: np.ndarray, draws: np.ndarray, *, identical: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Half widths of the intervals of several differences of one figure, (P,) each.
+
+    NaN for a difference that is the same in every resample though the predictions differ: two arms that are right
+    everywhere, say, of which further cases could show either to be better.
 
     Args:
         drawn: what was resampled.
         metric: the figure, which decides the degrees of freedom of Student's t.
         points: (P,) differences.
         draws: (P, R) their resamples.
+        identical: (P,) whether both sides are the very same predictions: their difference is 0 in any case.
 
     Returns:
         Of each difference's own 95 % interval, of its own 90 % interval (for equivalence), and of the interval that
         holds all of them at once with 95 %.
     """
     deviations = spread(draws, drawn)
+    deviations[(deviations <= SAME) & ~identical] = np.nan
     own = quantile_of_t(LEVEL, drawn.predictions, metric)
     narrow = quantile_of_t(EQUIVALENCE_LEVEL, drawn.predictions, metric)
     # Widened as a single interval is, and never narrower than one.
@@ -197,11 +201,16 @@ def _family(
         return [replace(one, reason=reason) for one in found]
 
     draws = drawn.draws[metric][ones] - drawn.draws[metric][others]
-    owns, narrows, joints = half_widths(drawn, metric, points, draws)
+    given = predictions.probabilities
+    identical = np.array([np.array_equal(given[one], given[other]) for one, other in zip(ones, others, strict=True)])
+    owns, narrows, joints = half_widths(drawn, metric, points, draws, identical=identical)
     compared = []
     for one, point, own, narrow, joint in zip(
         found, *(a.tolist() for a in (points, owns, narrows, joints)), strict=True
     ):
+        if np.isnan(own):
+            compared.append(replace(one, reason=CONSTANT))
+            continue
         with_intervals = replace(
             one,
             low=point - own,

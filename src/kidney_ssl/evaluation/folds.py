@@ -16,7 +16,16 @@ from scipy import stats
 
 from kidney_ssl.errors import InputError
 from kidney_ssl.evaluation.arms import arms_of_tables
-from kidney_ssl.evaluation.bootstrap import LEVEL, Resampled, logit_interval, no_interval, resample, spread
+from kidney_ssl.evaluation.bootstrap import (
+    CONSTANT,
+    LEVEL,
+    SAME,
+    Resampled,
+    logit_interval,
+    no_interval,
+    resample,
+    spread,
+)
 from kidney_ssl.evaluation.missing import DIGITS
 from kidney_ssl.evaluation.weighted import METRICS, effective_cases
 
@@ -140,7 +149,7 @@ def _interval(drawn: Sequence[Resampled], metric: str, arm: str) -> dict[str, An
         return logit_interval(point, deviation, quantile)
 
     if not _reasons(drawn, metric) and _mean(drawn, metric, arm) in (0, 1):
-        return {"low": None, "high": None, "reason": "the same in every resample: no interval"}
+        return {"low": None, "high": None, "reason": CONSTANT}
     return _ends(drawn, metric, lambda values, arms: values[arms.index(arm)], ends)
 
 
@@ -172,6 +181,8 @@ def _ends(
     points = [float(pick(one.points[metric], one.predictions.arms)) for one in drawn]
     squares = [float(spread(pick(one.draws[metric], one.predictions.arms), one)) ** 2 for one in drawn]
     deviation = float(np.sqrt(np.sum(squares))) / len(drawn)
+    if deviation <= SAME:
+        return {"low": None, "high": None, "reason": CONSTANT}
     freedom = sum(effective_cases(one.predictions, metric) - 1 for one in drawn)
     quantile = float(stats.t.ppf((1 + LEVEL) / 2, max(freedom, 1)))
     low, high = ends(float(np.mean(points)), deviation, quantile)

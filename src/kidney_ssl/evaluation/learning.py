@@ -20,9 +20,7 @@ from scipy import stats
 
 from kidney_ssl.errors import InputError
 from kidney_ssl.evaluation.arms import ArmPredictions
-from kidney_ssl.evaluation.bootstrap import LEVEL, Resampled, no_interval, quantile_of_t
-
-_SAME = 1e-12  # figures that are equal on paper may differ in the last bits
+from kidney_ssl.evaluation.bootstrap import LEVEL, SAME, Resampled, no_interval, quantile_of_t
 
 
 @dataclass(frozen=True)
@@ -159,12 +157,12 @@ def equal_percents(ours: np.ndarray, theirs: np.ndarray, percents: Sequence[int]
     for place, own in enumerate(logs):
         wanted = ours[:, place]
         # The curve has the figure from `least` to `most`, one point where it rises.
-        least = _crossing(theirs, wanted, np.argmax(theirs >= wanted[:, None] - _SAME, axis=1), logs)
-        within = np.sum(theirs <= wanted[:, None] + _SAME, axis=1)
+        least = _crossing(theirs, wanted, np.argmax(theirs >= wanted[:, None] - SAME, axis=1), logs)
+        within = np.sum(theirs <= wanted[:, None] + SAME, axis=1)
         most = _crossing(theirs, wanted, np.minimum(within, len(logs) - 1), logs)
         found[:, place] = np.exp(np.clip(own, least, np.maximum(least, most)))
-        found[theirs[:, 0] > wanted + _SAME, place] = -np.inf
-        found[theirs[:, -1] < wanted - _SAME, place] = np.inf
+        found[theirs[:, 0] > wanted + SAME, place] = -np.inf
+        found[theirs[:, -1] < wanted - SAME, place] = np.inf
     return found
 
 

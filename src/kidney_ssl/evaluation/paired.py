@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kidney_ssl.evaluation.bootstrap import Resampled, no_interval
+from kidney_ssl.evaluation.bootstrap import CONSTANT, Resampled, no_interval
 from kidney_ssl.evaluation.differences import half_widths
 
 Pair = tuple[str, str]
@@ -84,8 +84,17 @@ def paired(drawn: Resampled, metric: str, pairs: Sequence[Pair]) -> list[Paired]
     if reason:
         known = [None if np.isnan(point) else float(point) for point in points]
         return [Paired(*pair, metric, point, reason=reason) for pair, point in zip(pairs, known, strict=True)]
-    widths = half_widths(drawn, metric, points, drawn.draws[metric][ones] - drawn.draws[metric][others])
+    draws, given = drawn.draws[metric][ones] - drawn.draws[metric][others], drawn.predictions.probabilities
+    identical = np.array([np.array_equal(given[one], given[other]) for one, other in zip(ones, others, strict=True)])
+    widths = half_widths(drawn, metric, points, draws, identical=identical)
+    return with_widths(pairs, metric, points, widths)
+
+
+def with_widths(pairs: Sequence[Pair], metric: str, points: np.ndarray, widths: Sequence[np.ndarray]) -> list[Paired]:
+    """Differences with what `half_widths` found, None where it has none."""
     return [
-        Paired(*pair, metric, float(point), float(own), float(narrow), float(joint))
-        for pair, point, own, narrow, joint in zip(pairs, points, *widths, strict=True)
+        Paired(one, other, metric, float(point), reason=CONSTANT)
+        if np.isnan(own)
+        else Paired(one, other, metric, float(point), float(own), float(narrow), float(joint))
+        for (one, other), point, own, narrow, joint in zip(pairs, points, *widths, strict=True)
     ]

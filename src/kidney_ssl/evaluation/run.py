@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from kidney_ssl.data.arrays import load_rows
+from kidney_ssl.data.selection import assert_no_shared_case
 from kidney_ssl.evaluation.calibration import calibration
 from kidney_ssl.evaluation.frozen import frozen_figures, read_frozen
 from kidney_ssl.evaluation.metrics import evaluate, figures_of, read_curves, read_predictions
@@ -26,13 +27,16 @@ def evaluate_run(run: Path, slices: Path) -> dict[str, Any]:
         natural, strata, split_half and frozen.
 
     Raises:
-        InputError: a file is missing, not in its form, or they are of different runs.
+        InputError: a file is missing, not in its form, or they are of different runs; a training case was tested.
     """
     found = evaluate(run / "predictions.csv", run / "curves.csv")
     predictions = read_predictions(run / "predictions.csv")
     test = predictions[predictions["part"] == "test"].reset_index(drop=True)
     label, probability = test["label"].to_numpy(), test["probability"].to_numpy()
     natural = read_natural(run / "natural.csv", predictions)
+    trained = load_rows(slices / "train.csv")
+    for part, table in (("validation or test", predictions), ("the natural test set", natural)):
+        assert_no_shared_case({"train": trained, part: table})
     sampled = {"brier": figures_of(test, "the test part")["brier"]} | calibration(label, probability, "the test part")
     curves = read_curves(run / "curves.csv")
     rate, epoch = found["selected"]["learning_rate"], found["selected"]["epoch"]
@@ -43,9 +47,7 @@ def evaluate_run(run: Path, slices: Path) -> dict[str, Any]:
         {
             "calibration": {"sampled": sampled, "reweighted": reweighted(test, natural)},
             "natural": natural_figures(natural),
-            "strata": strata_figures(
-                join_slices(test, load_rows(slices / "test.csv")), load_rows(slices / "train.csv")
-            ),
+            "strata": strata_figures(join_slices(test, load_rows(slices / "test.csv")), trained),
             "split_half": split_half(test["case"].to_numpy(), label, epochs, selected),
             "frozen": frozen_figures(read_frozen(probed) if (probed := run / "frozen.csv").exists() else None),
         }

@@ -107,9 +107,7 @@ def _calibration(natural: Figures, sampled: Figures) -> Table:
     heads, rows = [], {arm: [label(arm)] for arm in natural}
     for group, (arms, path, brier) in kinds.items():
         for name, (title, note) in names.items():
-            heads.append(
-                Column(f"{title}, {group.lower()}", group=group, note=note, shown=group != "Sampled, weighted")
-            )
+            heads.append(Column(f"{title}, {group.lower()}", group=group, note=note, shown=group != "Weighted"))
             for arm, row in rows.items():
                 place = (*(brier if name == "brier" else path), name)
                 row.append(figure_cell(arms[arm], *place, signed=name in ("in_the_large", "intercept")))

@@ -40,6 +40,11 @@ METRICS: dict[str, tuple[str, str, str]] = {
         "accuracy optimism, split-half null",
         "chosen on one half of the test cases, read on the other",
     ),
+    "f1_optimism_split_half": (
+        "Thesis's protocol",
+        "F1 optimism, split-half null",
+        "chosen on one half of the test cases, read on the other",
+    ),
     "auroc_natural": (
         "Natural prevalence",
         "AUROC, all slices",

@@ -27,6 +27,7 @@ FIGURES: dict[str, tuple[str, ...]] = {
     "f1": ("selected", "test", "f1"),
     "f1_best_on_test": ("best_on_test", "f1", "value"),
     "f1_optimism": ("optimism", "f1"),
+    "f1_optimism_split_half": ("split_half", "f1", "mean"),
     "knn_auroc": ("frozen", "knn", "auroc"),
     "linear_auroc": ("frozen", "linear", "auroc"),
     "sensitivity": ("selected", "test", "sensitivity"),

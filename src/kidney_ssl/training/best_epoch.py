@@ -75,7 +75,8 @@ class BestEpoch:
             "validation_auroc": auroc,
             "validation_accuracy": float(accuracy_score(true["validation"], positive["validation"])),
             "test_accuracy": float(accuracy_score(true["test"], positive["test"])),
-            "test_f1": float(f1_score(true["test"], positive["test"], zero_division=0)),
+            # Without tumor in the test part there is none to find.
+            "test_f1": float(f1_score(true["test"], positive["test"])) if true["test"].any() else float("nan"),
         }
 
     def probabilities_of(self, name: str) -> np.ndarray:
