@@ -1,6 +1,7 @@
 """Verdicts on simulated studies whose truth is known."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -233,26 +234,42 @@ def test_the_interval_of_sharpness_is_welchs():
     assert f"difference {middle:+.3f} ({middle - half:+.3f} to {middle + half:+.3f})" in told
 
 
-def oracle_study(skills, percents=(100, 10, 25), **drawn):
+def oracle_study(skills, percents=(100, 10, 25), small=(10, 25), **drawn):
+    """An oracle with the given skills at the `small` budgets, and better than everything at the others."""
     params = settings()
     params["pretrain"]["methods"]["oracle-0"] = {"method": "oracle", "start": "random", "seed": 0, "options": {}}
     params["arms"]["oracle"] = {"weights": "pretrain/oracle-0", "augmentation": "none"}
     arms = THESIS | {"oracle": 1.3}
-    tables = {percent: predictions(arms | (skills if percent == 10 else {}), **drawn) for percent in percents}
+    tables = {percent: predictions(arms | (skills if percent in small else {}), **drawn) for percent in percents}
     return judge(Evidence(params, tables))["oracle"]
 
 
-def test_the_oracle_is_judged_at_the_smallest_budget():
-    beat = oracle_study({"oracle": 1.3, "random": 0.5})
-    assert (beat["verdict"], beat["percent"]) == ("beat", 10)
-    assert "beat random with 10 %" in oracle_words(beat)
+def test_the_oracle_is_judged_at_every_small_budget():
+    beat = oracle_study({"oracle": 0.5, "random": 0.5}, small=(10,))
+    assert beat["verdict"] == "beat"
+    assert [(one["percent"], one["verdict"]) for one in beat["budgets"]] == [(10, "did not beat"), (25, "beat")]
+    said = oracle_words(beat)
+    assert "beat random with 25 % (" in said
+    assert "could show; not with 10 % (" in said
     lost = oracle_study({"oracle": 0.5, "random": 0.5})
     assert lost["verdict"] == "did not beat"
     assert "could not have shown a benefit" in oracle_words(lost)
-    assert oracle_study({"oracle": 1.3, "random": 0.5}, cases=20)["verdict"] == "undecided"
+    few = oracle_study({"oracle": 1.3, "random": 0.5}, cases=20)
+    assert few["verdict"] == "undecided"
+    assert "is undecided: " in oracle_words(few)
     asked = oracle_study({}, percents=(100,))
-    assert (asked["verdict"], asked["percent"]) == ("not asked", None)
+    assert (asked["verdict"], asked["budgets"]) == ("not asked", [])
     assert "was not tested" in oracle_words(asked)
+
+
+def test_more_small_budgets_widen_the_oracles_intervals():
+    alone, together = (
+        oracle_study({"oracle": 0.9, "random": 0.5}, percents=percents)["budgets"][0]["figure"]
+        for percents in ((100, 10), (100, 10, 25, 50))
+    )
+    lows = [float(re.search(r"\((\S+) to", one)[1]) for one in (alone, together)]
+    assert alone.split("(")[0] == together.split("(")[0]
+    assert lows[1] < lows[0]
 
 
 def test_the_oracle_takes_part_in_no_claim():

@@ -67,7 +67,8 @@ def test_without_the_files_nothing_is_said_of_claims_and_shortcut(root):
 @pytest.mark.parametrize(("verdict", "words"), [("beat", "could show"), ("did not beat", "could not have shown")])
 def test_the_first_lines_say_whether_a_benefit_could_have_shown(root, verdict, words):
     content = judged()
-    content["oracle"] = {"verdict": verdict, "against": "random", "percent": 10, "figures": ["x"], "reason": None}
+    budgets = [{"percent": 10, "figure": "x", "verdict": verdict}]
+    content["oracle"] = {"verdict": verdict, "against": "random", "budgets": budgets, "reason": None}
     write_json(root[0] / "metrics/claims.json", content)
     (said,) = [line for line in findings(read_study(*root)) if line.startswith("The oracle")]
     assert words in said

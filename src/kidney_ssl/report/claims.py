@@ -7,12 +7,13 @@ holds all of them at once, or equivalence within the plan's margin. Else it is u
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from kidney_ssl.evaluation.arms import arms_of_tables
+from kidney_ssl.evaluation.bootstrap import LEVEL, quantile_of_t
 from kidney_ssl.evaluation.differences import FEW_CASES
-from kidney_ssl.evaluation.paired import paired
+from kidney_ssl.evaluation.paired import Pair, paired
 from kidney_ssl.report.claim_evidence import NOT_ASKED, TOO_FEW, UNDECIDED, VERDICTS, Claim, Evidence, told
 from kidney_ssl.report.claims_of_arms import (
     augmentations_help,
@@ -56,25 +57,39 @@ def judge(evidence: Evidence) -> dict[str, Any]:
 
 
 def oracle(evidence: Evidence) -> dict[str, Any]:
-    """Say whether the oracle, at the smallest budget, beats what it started from: if not, no benefit could have shown.
+    """Say whether the oracle beats what it started from at a small budget: if not, no benefit could have shown.
 
     Returns:
-        `verdict`: beat (own 95 % interval above 0), did not beat, undecided or not asked; `against`, `percent`,
-        `figures` and `reason`.
+        `verdict`: beat (at one budget below 100 % at least the interval, widened so that those of all such budgets hold
+        at once, is above 0), did not beat, undecided or not asked; `against`, `reason`; `budgets`: percent, figure and
+        verdict of each, the smallest first.
     """
-    pair, small = evidence.roles.oracle, [percent for percent in evidence.predictions if percent < 100]
+    pair, small = evidence.roles.oracle, sorted(percent for percent in evidence.predictions if percent < 100)
     if pair is None or not small:
         reason = "it needs an arm of the oracle, one of the weights that it started from, and a budget below 100 %"
-        return {"verdict": NOT_ASKED, "against": None, "percent": None, "figures": [], "reason": reason}
-    percent = min(small)
+        return {"verdict": NOT_ASKED, "against": None, "budgets": [], "reason": reason}
+    budgets = [_oracle_at(evidence, pair, percent, len(small)) for percent in small]
+    reasons = [one.pop("reason") for one in budgets]
+    verdicts = [one["verdict"] for one in budgets]
+    verdict = next(one for one in ("beat", UNDECIDED, "did not beat") if one in verdicts)
+    why_not = next((one for one in reasons if one), None) if verdict == UNDECIDED else None
+    return {"verdict": verdict, "against": pair[1], "budgets": budgets, "reason": why_not}
+
+
+def _oracle_at(evidence: Evidence, pair: Pair, percent: int, count: int) -> dict[str, Any]:
+    """Compare at one of `count` budgets, by Bonferroni."""
     predicted = arms_of_tables({arm: evidence.predictions[percent][arm] for arm in pair})
-    (found,) = paired(evidence.resampled(predicted), evidence.plan["primary"], [pair])
-    known = {"against": pair[1], "percent": percent, "figures": [told(found)]}
-    if len(predicted.names) < FEW_CASES:
-        return known | {"verdict": UNDECIDED, "reason": TOO_FEW}
-    if found.own is None or found.point is None:
-        return known | {"verdict": UNDECIDED, "reason": found.reason}
-    return known | {"verdict": "beat" if found.point - found.own > 0 else "did not beat", "reason": None}
+    metric = evidence.plan["primary"]
+    (found,) = paired(evidence.resampled(predicted), metric, [pair])
+    reason = TOO_FEW if len(predicted.names) < FEW_CASES else found.reason
+    verdict = UNDECIDED
+    if found.own is not None and found.point is not None:
+        wider = quantile_of_t(1 - (1 - LEVEL) / count, predicted, metric) / quantile_of_t(LEVEL, predicted, metric)
+        own = found.own * wider
+        if reason is None:
+            verdict = "beat" if found.point > own else "did not beat"
+        found = replace(found, own=own)
+    return {"percent": percent, "figure": told(found), "verdict": verdict, "reason": reason}
 
 
 def claims_markdown(judged: Mapping[str, Any], *, source: str) -> str:
@@ -103,13 +118,15 @@ def oracle_words(found: Mapping[str, Any]) -> str:
     """Say in a sentence what the control showed, `found` as `oracle` gives it."""
     if found["verdict"] == NOT_ASKED:
         return f"Whether this study could have shown a benefit was not tested: {found['reason']}."
-    where = f"{found['against']} with {found['percent']} % of the training cases"
-    figures = "; ".join(found["figures"])
+    asked = {one["percent"]: f"{one['percent']} % ({one['figure']})" for one in found["budgets"]}
+    won = [asked.pop(one["percent"]) for one in found["budgets"] if one["verdict"] == "beat"]
+    oracle, others = f"oracle, pretrained on masks, {{}} {found['against']} with", ", ".join(asked.values())
     if found["verdict"] == "beat":
-        return f"The oracle, pretrained on masks, beat {where} ({figures}): a benefit of that size could show."
+        said = f"The {oracle.format('beat')} {', '.join(won)} of the training cases: a benefit of that size could show"
+        return f"{said}; not with {others}." if others else f"{said}."
     if found["verdict"] == "did not beat":
         return (
-            f"The oracle, pretrained on masks, did not beat {where} ({figures}): this study could not have shown a "
+            f"The {oracle.format('did not beat')} {others} of the training cases: this study could not have shown a "
             "benefit of pretraining."
         )
-    return f"Whether the oracle, pretrained on masks, beat {where} is undecided: {found['reason']}."
+    return f"Whether the {oracle.format('beat')} {others} of the training cases is undecided: {found['reason']}."
