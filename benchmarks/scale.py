@@ -53,6 +53,7 @@ def main() -> None:
             study = Path(folder)
             make_study(study, factor * CASES)
             _simplify(study / "params.yaml")
+            (study / "src").symlink_to(ROOT / "src")
             for name, *arguments in tqdm(STAGES, desc=f"{factor * CASES} cases", unit="stage"):
                 peaks.setdefault(name, {})[factor] = max(
                     _measured(study, name, *arguments), peaks.get(name, {}).get(factor, (0.0, 0.0))
