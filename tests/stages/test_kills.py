@@ -9,6 +9,7 @@ import socket
 import subprocess
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -127,12 +128,14 @@ class Killed:
             return  # not yet at work, or done
         output = ""
         try:
-            if file.exists():
+            # The signal takes a moment, in which the stage may end.
+            if stopped(pid) and file.exists():
                 ended = self.project.run("dvc", "repro")
                 assert ended.returncode != 0
                 output = ended.stdout + ended.stderr
         finally:
-            os.kill(pid, signal.SIGCONT)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
         if output:
             self.after_failure(output)
 
@@ -170,6 +173,18 @@ def alive(pid: int) -> bool:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def stopped(pid: int) -> bool:
+    """Wait until a process that was told to stop does, or is gone."""
+    end = time.monotonic() + LONGEST
+    while alive(pid):
+        with suppress(psutil.NoSuchProcess):
+            if psutil.Process(pid).status() == psutil.STATUS_STOPPED:
+                return True
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    return False
 
 
 @pytest.fixture(scope="module")
