@@ -5,11 +5,11 @@ and z downwards, so that arrays come out in KiTS order. What is random is drawn 
 painted by `anatomy.paint`.
 """
 
+import zlib
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from isal import igzip
 
 from kidney_ssl.data import anatomy
 from kidney_ssl.data.anatomy import Blob, Case, Kidney
@@ -112,8 +112,9 @@ def write_case(folder: Path, number: int, *, size: int, slices: float, seed: int
     folder.mkdir(parents=True, exist_ok=True)
     for name, array in (("imaging", imaging), ("segmentation", labels)):
         beside = folder / f"{name}.tmp"
-        # No time stamp and no file name in the gzip header.
-        beside.write_bytes(igzip.compress(nib.Nifti1Image(array, affine).to_bytes(), 1, mtime=0))
+        # No time stamp and no file name in the gzip header. By zlib: isal once packed the same voxels of one case in some
+        # ten thousand into other bytes.
+        beside.write_bytes(zlib.compress(nib.Nifti1Image(array, affine).to_bytes(), 1, wbits=31))
         beside.replace(folder / f"{name}.nii.gz")
 
 
