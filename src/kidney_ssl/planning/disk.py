@@ -7,7 +7,7 @@ from kidney_ssl.planning.counts import Counts
 
 # Imaging of KiTS23 as its hub lists it; the label files' sizes are in the registry.
 KITS23_IMAGING_BYTES = 41_000_000_000
-PHANTOM_PIXEL_BYTES = 1.72  # a pixel of the default phantom's volumes, imaging and labels together, compressed
+PHANTOM_PIXEL_BYTES = 1.84  # a pixel of the default phantom's volumes, imaging and labels together, compressed
 
 
 def expected_volumes(source: str, cases: Sequence[str], counts: Counts, phantom_size: int) -> int:
