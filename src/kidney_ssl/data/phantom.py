@@ -112,8 +112,8 @@ def write_case(folder: Path, number: int, *, size: int, slices: float, seed: int
     folder.mkdir(parents=True, exist_ok=True)
     for name, array in (("imaging", imaging), ("segmentation", labels)):
         beside = folder / f"{name}.tmp"
-        # No time stamp and no file name in the gzip header. By zlib: isal once in some ten thousand cases packed the same
-        # voxels into other bytes.
+        # No time stamp and no file name in the gzip header.
+        # By zlib: isal once in some ten thousand cases packed the same voxels into other bytes.
         beside.write_bytes(zlib.compress(nib.Nifti1Image(array, affine).to_bytes(), 1, wbits=31))
         beside.replace(folder / f"{name}.nii.gz")
 
