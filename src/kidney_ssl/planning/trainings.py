@@ -7,8 +7,8 @@ from typing import Any
 
 from kidney_ssl import pretext
 from kidney_ssl.planning.counts import Counts
-from kidney_ssl.planning.work import Work, raised_epochs
-from kidney_ssl.training.batches import batches_per_epoch
+from kidney_ssl.planning.work import Work
+from kidney_ssl.training.batches import batches_per_epoch, raised_epochs
 from kidney_ssl.training.pretrain import CLEAN
 
 
@@ -80,7 +80,7 @@ def finetuning(
     test, rates = counts.chosen["test"], len(settings["learning_rates"])
     per_epoch = batches_per_epoch(train, settings["batch_size"])
     extra = arm.get("extra_updates", 0)
-    epochs = raised_epochs(per_epoch, settings["epochs"], settings["min_updates"]) + -(-extra // per_epoch)
+    epochs = raised_epochs(per_epoch, settings["epochs"], settings["min_updates"], extra)
     work = Work(
         slices=train,
         epochs=epochs,

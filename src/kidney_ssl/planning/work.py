@@ -47,11 +47,6 @@ class Step:
     batch: int
 
 
-def raised_epochs(per_epoch: int, epochs: int, min_updates: int) -> int:
-    """Epochs until there are `min_updates`, as the trainings raise them."""
-    return max(epochs, -(-min_updates // per_epoch))
-
-
 def seconds(work: Work, step: Step) -> float:
     """Seconds of a training, without the start of its process."""
     return (

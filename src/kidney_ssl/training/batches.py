@@ -190,6 +190,11 @@ def batches_per_epoch(count: int, batch_size: int, *, least: int = 2) -> int:
     return max(1, -(-count // batch_size) - (last < least))
 
 
+def raised_epochs(per_epoch: int, epochs: int, min_updates: int, extra_updates: int = 0) -> int:
+    """Raise epochs of `per_epoch` updates each until there are `min_updates`; then by `extra_updates`, rounded up."""
+    return max(epochs, -(-min_updates // per_epoch)) + -(-extra_updates // per_epoch)
+
+
 def ordered_batches(rows: Tensor, batch_size: int) -> list[Tensor]:
     """Rows in their order, for evaluation."""
     return list(torch.split(rows, batch_size))

@@ -23,7 +23,7 @@ from kidney_ssl.errors import InputError
 from kidney_ssl.models.resnet import classifier
 from kidney_ssl.models.weights import load_encoder, save_weights
 from kidney_ssl.training.augmented import Augmenting
-from kidney_ssl.training.batches import Batch, Part, Slices, batches_per_epoch, epoch_batches
+from kidney_ssl.training.batches import Batch, Part, Slices, batches_per_epoch, epoch_batches, raised_epochs
 from kidney_ssl.training.best_epoch import EVALUATED, BestEpoch, evaluated_epochs
 from kidney_ssl.training.checkpoint import SECONDS, Checkpoint, exclusive_training, fingerprint
 from kidney_ssl.training.device import numerics
@@ -151,7 +151,7 @@ def finetune(
     }
     least = max(2, fabric.world_size)
     updates = batches_per_epoch(len(data["train"]), batch_size, least=least)
-    epochs = max(epochs, -(-min_updates // updates)) + -(-extra_updates // updates)
+    epochs = raised_epochs(updates, epochs, min_updates, extra_updates)
     due = evaluated_epochs(epochs, evaluations)
     settings = numerics(fabric) | {
         "batch_norm_momentum": batch_norm_momentum,

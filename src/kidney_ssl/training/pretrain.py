@@ -22,6 +22,7 @@ from kidney_ssl.training.batches import (
     Slices,
     case_batches,
     epoch_batches,
+    raised_epochs,
     seeded,
 )
 from kidney_ssl.training.checkpoint import SECONDS, Checkpoint, exclusive_training, fingerprint
@@ -165,7 +166,7 @@ def pretrain(
 
     dealt = deal(len(slices), batch_size, seeded(seed, "order", 0))
     updates = len(dealt)
-    epochs = max(epochs, -(-min_updates // updates))
+    epochs = raised_epochs(updates, epochs, min_updates)
     task = PretextTask(method, masks.get("the pretraining pool"))
     optimizer = torch.optim.Adam(task.parameters(), lr=learning_rate, weight_decay=weight_decay, fused=True)
     scheduler = None
