@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import auc, classification_report, precision_recall_curve, roc_curve
 
 from kidney_ssl.errors import InputError
-from kidney_ssl.evaluation.metrics import evaluate, read_predictions
+from kidney_ssl.evaluation.metrics import evaluate, read_curves, read_predictions
 from kidney_ssl.jsonfile import write_json
 
 COLUMNS = ["part", "case", "slice", "class", "label", "probability"]
@@ -55,7 +55,7 @@ def figures_of(folder, predictions, curves):
     paths = folder / "predictions.csv", folder / "curves.csv"
     for path, table in zip(paths, (predictions, curves), strict=True):
         table.to_csv(path, index=False)
-    return evaluate(*paths)
+    return evaluate(read_predictions(paths[0]), read_curves(paths[1]), folder)
 
 
 def without(*dropped, column="class"):

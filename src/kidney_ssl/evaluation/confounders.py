@@ -11,9 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from kidney_ssl.data.selection import CLASSES
+from kidney_ssl.evaluation.metrics import KIDNEY, TUMOR
 
-TUMOR, KIDNEY, _ = CLASSES
 # Column of a slice's row -> what it is called, what it is multiplied with, and digits to show.
 MEASURES = {
     "thickness_mm": ("slice distance, mm", 1.0, 1),

@@ -7,7 +7,7 @@ import pandas as pd
 
 from kidney_ssl.data.selection import CLASSES
 from kidney_ssl.evaluation.csvfile import read_slices, refuse
-from kidney_ssl.evaluation.metrics import TUMOR, figures_of
+from kidney_ssl.evaluation.metrics import KIDNEY, TUMOR, figures_of
 from kidney_ssl.evaluation.missing import Missing
 
 PROBES = ("linear", "knn")
@@ -56,7 +56,7 @@ def _probe(rows: pd.DataFrame) -> dict[str, Any]:
     if rows["probability"].isna().all():
         return dict.fromkeys(FIGURES, Missing("the probe could not be fitted on this run's training slices"))
     every = figures_of(rows, "the test part")
-    pair = rows[rows["class"].isin((TUMOR, CLASSES[1]))]
-    no_kidney = None if (rows["class"] == CLASSES[1]).any() else Missing("no kidney slice in the test part")
+    pair = rows[rows["class"].isin((TUMOR, KIDNEY))]
+    no_kidney = None if (rows["class"] == KIDNEY).any() else Missing("no kidney slice in the test part")
     against = no_kidney or figures_of(pair, "the test part")["auroc"]
     return {name: every[name] for name in FIGURES[:2]} | {FIGURES[2]: against}

@@ -7,6 +7,7 @@ import numpy as np
 from scipy import stats
 
 from kidney_ssl.evaluation.bootstrap import LEVEL, Interval, resamples
+from kidney_ssl.evaluation.weighted import kish
 
 
 def likeness(maps: Mapping[str, np.ndarray], cases: Sequence[str], *, count: int, seed: int) -> tuple[Interval, int]:
@@ -20,7 +21,7 @@ def likeness(maps: Mapping[str, np.ndarray], cases: Sequence[str], *, count: int
 
     Returns:
         In [-1, 1] with its 95 % interval, point +- t * spread over resamples of cases with as many degrees of freedom
-        as cases carry it, less one (Kish: (sum n)^2 / sum n^2 of their slices n); and how many cases those are made
+        as cases carry it (`kish` of their slices), less one; and how many cases those are made
         of. None with the reason where it cannot be computed.
     """
     flat = [one.reshape(len(one), -1).astype(np.float64) for one in maps.values()]
@@ -42,6 +43,5 @@ def likeness(maps: Mapping[str, np.ndarray], cases: Sequence[str], *, count: int
         return Interval(point, reason="one case with maps: no interval"), len(names)
     weights = resamples(len(names), count, seed).astype(float)
     deviation = np.std((weights @ sums) / (weights @ counts)) * np.sqrt(len(names) / (len(names) - 1))
-    effective = counts.sum() ** 2 / np.square(counts).sum()
-    half = float(stats.t.ppf((1 + LEVEL) / 2, max(effective - 1, 1)) * deviation)
+    half = float(stats.t.ppf((1 + LEVEL) / 2, max(kish(counts) - 1, 1)) * deviation)
     return Interval(point, point - half, point + half), len(names)

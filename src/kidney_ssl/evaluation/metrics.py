@@ -29,18 +29,19 @@ from kidney_ssl.evaluation.missing import Missing, difference, plain
 
 THRESHOLD = 0.5  # a slice is called tumor from this probability on (Eq. 8-9 of the thesis)
 PARTS = ("validation", "test")
-TUMOR, NEGATIVES = CLASSES[0], CLASSES[1:]
+TUMOR, KIDNEY, _ = CLASSES
+NEGATIVES = CLASSES[1:]
 
 _IDENTITY = ["part", "case", "slice"]
 
 
-def evaluate(predictions: Path, curves: Path) -> dict[str, Any]:
-    """Compute every figure of one run, ready for JSON.
+def evaluate(rows: pd.DataFrame, epochs: pd.DataFrame, run: Path) -> dict[str, Any]:
+    """Compute the figures of a run's selected epoch, and what a choice on the test set would show, ready for JSON.
 
     Args:
-        predictions: CSV with columns part (validation, test), case, slice, class (tumor, kidney, background),
-            label (0, 1) and probability of tumor in [0, 1], of the selected epoch.
-        curves: CSV with columns learning_rate, epoch (from 1), test_accuracy, test_f1 and selected (1 in one row).
+        rows: see `read_predictions`.
+        epochs: see `read_curves`.
+        run: the folder that both are from, for messages.
 
     Returns:
         selected: epoch, learning_rate, and the figures of the parts test and validation;
@@ -49,11 +50,8 @@ def evaluate(predictions: Path, curves: Path) -> dict[str, Any]:
         with; see the module for None.
 
     Raises:
-        InputError: a file is missing or not in the form above, a slice stands there twice, a case is in both
-            parts, or the two files are of different runs.
+        InputError: the two tables are of different runs.
     """
-    rows = read_predictions(predictions)
-    epochs = read_curves(curves)
     chosen = epochs[epochs["selected"] == 1].iloc[0]
     test = _part_figures(rows[rows["part"] == "test"], "the test part")
     validation_rows = rows[rows["part"] == "validation"]
@@ -61,8 +59,8 @@ def evaluate(predictions: Path, curves: Path) -> dict[str, Any]:
     # So that an open accuracy (NaN) does not agree either.
     if test["slices"] and not abs(chosen["test_accuracy"] - test["accuracy"]) <= 1 / test["slices"]:
         raise InputError(
-            f"{curves}: test accuracy {chosen['test_accuracy']:.6f} at the selected epoch, but {predictions} gives "
-            f"{test['accuracy']:.6f}: they are of different runs; {RERUN}"
+            f"{run / 'curves.csv'}: test accuracy {chosen['test_accuracy']:.6f} at the selected epoch, but "
+            f"predictions.csv beside it gives {test['accuracy']:.6f}: they are of different runs; {RERUN}"
         )
     # The other rates of a search on validation stay out: the thesis looked for the best epoch of one training.
     best = _best_on_test(epochs[epochs["learning_rate"] == chosen["learning_rate"]])
@@ -81,13 +79,18 @@ def evaluate(predictions: Path, curves: Path) -> dict[str, Any]:
 
 
 def read_predictions(path: Path) -> pd.DataFrame:
-    """Read predictions and check every row.
+    """Read predictions of the selected epoch and check every row.
+
+    Args:
+        path: CSV with columns part (validation, test), case, slice, class (tumor, kidney, background), label (0, 1)
+            and probability of tumor in [0, 1].
 
     Returns:
         Columns part, case and class (str), slice and label (int64), probability (float64).
 
     Raises:
-        InputError: see `evaluate`.
+        InputError: the file is missing or not in the form above, a slice stands there twice, or a case is in both
+            parts.
     """
     rows = read_text(path, [*_IDENTITY, "class", "label", "probability"])
     for column, known in (("part", PARTS), ("class", CLASSES)):
@@ -109,8 +112,11 @@ def read_predictions(path: Path) -> pd.DataFrame:
 def read_curves(path: Path) -> pd.DataFrame:
     """Read the columns of the curves that evaluation needs, one row an evaluated epoch and learning rate, in order.
 
+    Args:
+        path: CSV with columns learning_rate, epoch (from 1), test_accuracy, test_f1 and selected (1 in one row).
+
     Raises:
-        InputError: see `evaluate`.
+        InputError: the file is missing or not in the form above, or an epoch stands there twice.
     """
     columns = ["learning_rate", "epoch", "test_accuracy", "test_f1", "selected"]
     rows = read_text(path, columns)[columns].apply(pd.to_numeric, errors="coerce")

@@ -17,15 +17,14 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from kidney_ssl.data.selection import CLASSES
+from kidney_ssl.data.selection import CLASSES, SMALL
 from kidney_ssl.errors import InputError
 from kidney_ssl.evaluation.calibration import CALIBRATION, calibration
 from kidney_ssl.evaluation.csvfile import RERUN, read_slices, refuse
 from kidney_ssl.evaluation.decision import decision_curve
-from kidney_ssl.evaluation.metrics import NEGATIVES, THRESHOLD, TUMOR, figures_of
+from kidney_ssl.evaluation.metrics import KIDNEY, NEGATIVES, THRESHOLD, TUMOR, figures_of
 from kidney_ssl.evaluation.missing import Missing
 
-SMALL = "small"
 NATURAL_CLASSES = (TUMOR, SMALL, *NEGATIVES)
 FALSE_POSITIVES = (0.5, 1.0, 2.0, 4.0)  # per case, the limits at which sensitivity is read
 WHERE = "the natural test set"
@@ -81,7 +80,7 @@ def natural_figures(rows: pd.DataFrame) -> dict[str, Any]:
         },
         TUMOR: {
             **_block(without_small, (TUMOR,)),
-            "auroc_against_kidney": _block(rows[rows["class"].isin((TUMOR, CLASSES[1]))], (TUMOR,))["auroc"],
+            "auroc_against_kidney": _block(rows[rows["class"].isin((TUMOR, KIDNEY))], (TUMOR,))["auroc"],
         },
         "any_tumor": _block(rows, (TUMOR, SMALL)),
         SMALL: {

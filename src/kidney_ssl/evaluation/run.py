@@ -29,8 +29,8 @@ def evaluate_run(run: Path, slices: Path) -> dict[str, Any]:
     Raises:
         InputError: a file is missing, not in its form, or they are of different runs; a training case was tested.
     """
-    found = evaluate(run / "predictions.csv", run / "curves.csv")
-    predictions = read_predictions(run / "predictions.csv")
+    predictions, curves = read_predictions(run / "predictions.csv"), read_curves(run / "curves.csv")
+    found = evaluate(predictions, curves, run)
     test = predictions[predictions["part"] == "test"].reset_index(drop=True)
     label, probability = test["label"].to_numpy(), test["probability"].to_numpy()
     natural = read_natural(run / "natural.csv", predictions)
@@ -38,7 +38,6 @@ def evaluate_run(run: Path, slices: Path) -> dict[str, Any]:
     for part, table in (("validation or test", predictions), ("the natural test set", natural)):
         assert_no_shared_case({"train": trained, part: table})
     sampled = {"brier": figures_of(test, "the test part")["brier"]} | calibration(label, probability, "the test part")
-    curves = read_curves(run / "curves.csv")
     rate, epoch = found["selected"]["learning_rate"], found["selected"]["epoch"]
     evaluated = curves.loc[curves["learning_rate"] == rate, "epoch"].tolist()
     selected = evaluated.index(epoch)

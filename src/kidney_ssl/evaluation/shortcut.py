@@ -24,13 +24,13 @@ from kidney_ssl.data.selection import CLASSES, assert_no_shared_case
 from kidney_ssl.errors import InputError
 from kidney_ssl.evaluation.arms import ArmPredictions
 from kidney_ssl.evaluation.bootstrap import intervals, resample
+from kidney_ssl.evaluation.metrics import KIDNEY, TUMOR
 from kidney_ssl.evaluation.missing import DIGITS
 from kidney_ssl.evaluation.weighted import absent
 
 THUMBNAIL = 16
 GROUPS = ("thumbnail", "position", "body_area", "thickness", "block")
 ALL = "all"
-TUMOR, KIDNEY, _ = CLASSES
 # Figure -> classes of slices that take part, in training and in the test.
 FIGURES = {"auroc": CLASSES, "auroc_against_kidney": (TUMOR, KIDNEY)}
 STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # inverse strengths of L2, C

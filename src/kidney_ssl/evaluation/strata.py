@@ -14,14 +14,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kidney_ssl.data.selection import CLASSES
 from kidney_ssl.errors import InputError
-from kidney_ssl.evaluation.metrics import NEGATIVES, THRESHOLD, TUMOR, figures_of
+from kidney_ssl.evaluation.metrics import KIDNEY, NEGATIVES, THRESHOLD, TUMOR, figures_of
 from kidney_ssl.evaluation.missing import Missing
 
 THIRDS = ("small", "middle", "large")
 THICKNESS_MM = (1.5, 4.0, 10.0)
-KIDNEY = CLASSES[1]
 COLUMNS = ("tumor_mm2", "cyst_px", "thickness_mm", "block")
 
 

@@ -14,11 +14,9 @@ from collections.abc import Callable
 import numpy as np
 from scipy.sparse import csr_array
 
-from kidney_ssl.data.selection import CLASSES
 from kidney_ssl.evaluation.arms import ArmPredictions
-from kidney_ssl.evaluation.metrics import THRESHOLD
+from kidney_ssl.evaluation.metrics import KIDNEY, THRESHOLD, TUMOR
 
-TUMOR, KIDNEY, _ = CLASSES
 AGAINST_KIDNEY = "_against_kidney"
 # metric -> whether it needs tumor slices, and whether it needs others.
 NEEDS = {
@@ -107,7 +105,7 @@ def absent(predictions: ArmPredictions, metric: str) -> str | None:
 
 
 def effective_cases(predictions: ArmPredictions, metric: str) -> float:
-    """Count the cases that carry a figure: (sum n)^2 / sum n^2 of their slices n (Kish), the smaller of both classes.
+    """Count the cases that carry a figure: `kish` of their slices, the smaller of both classes.
 
     A pooled figure weighs a case by its slices, and few cases of KiTS23 hold most tumor slices. A mean over cases
     weighs all alike, so there it is the number of cases.
@@ -117,7 +115,12 @@ def effective_cases(predictions: ArmPredictions, metric: str) -> float:
     others = predictions.classes == KIDNEY if metric.endswith(AGAINST_KIDNEY) else ~predictions.labels
     kinds = {"sensitivity": [predictions.labels], "specificity": [others]}.get(metric, [predictions.labels, others])
     counts = [np.bincount(predictions.cases[kind]).astype(float) for kind in kinds if kind.any()]
-    return float(min(np.sum(count) ** 2 / np.sum(count**2) for count in counts))
+    return min(map(kish, counts))
+
+
+def kish(counts: np.ndarray) -> float:
+    """(sum n)^2 / sum n^2: how many cases of equal size would carry as much as cases with n slices each (Kish)."""
+    return float(np.sum(counts) ** 2 / np.sum(np.square(counts)))
 
 
 def _slices_of(predictions: ArmPredictions, metric: str) -> tuple[csr_array, np.ndarray, np.ndarray]:
