@@ -39,7 +39,8 @@ def class_drops(
     )
     cases = len(both.names)
     weights = np.concatenate([np.ones((1, cases), np.int16), resamples(cases, count, seed)])
-    values = {name: np.subtract(*_accuracies(both, name, weights)[::-1]) for name in CLASSES}
+    of_class = {name: both.only(both.classes == name) for name in CLASSES}
+    values = {name: np.subtract(*_accuracies(of_class[name], weights)[::-1]) for name in CLASSES}
     drops = {name: float(one[0]) for name, one in values.items() if not np.isnan(one[0])}
     pairs = list(combinations(CLASSES, 2))
     missing = [name for name in CLASSES if name not in drops]
@@ -51,24 +52,15 @@ def class_drops(
     defined = ~np.isnan(differences[:, 1:]).any(axis=0)
     points, draws = differences[:, 0], differences[:, 1:][:, defined]
     # The class that the fewest cases carry decides how far to trust the resamples.
-    scarcest = min(
-        (both.only(both.classes == name) for name in CLASSES), key=lambda one: effective_cases(one, "accuracy")
-    )
+    scarcest = min(of_class.values(), key=lambda one: effective_cases(one, "accuracy"))
     drawn = Resampled(scarcest, {}, {"accuracy": draws}, {})
-    reason = no_interval(drawn, "accuracy")
-    if reason:
-        known = points.tolist()
-        return drops, [
-            Paired(*pair, f"drop of {arm}", point, reason=reason) for pair, point in zip(pairs, known, strict=True)
-        ]
     identical = np.full(len(pairs), np.array_equal(*both.probabilities))
-    widths = half_widths(drawn, "accuracy", points, draws, identical=identical)
+    widths = no_interval(drawn, "accuracy") or half_widths(drawn, "accuracy", points, draws, identical=identical)
     return drops, with_widths(pairs, f"drop of {arm}", points, widths)
 
 
-def _accuracies(predictions: ArmPredictions, name: str, weights: np.ndarray) -> np.ndarray:
+def _accuracies(predictions: ArmPredictions, weights: np.ndarray) -> np.ndarray:
     """Accuracy of both arms on the slices of one class: (2, R), NaN where there is none."""
-    one = predictions.only(predictions.classes == name)
-    if not len(one.labels):
+    if not len(predictions.labels):
         return np.full((2, len(weights)), np.nan)
-    return weighted_figure(one, "accuracy", weights)
+    return weighted_figure(predictions, "accuracy", weights)

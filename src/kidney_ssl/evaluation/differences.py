@@ -14,7 +14,6 @@ from kidney_ssl.evaluation.weighted import LOWER_IS_BETTER, swap_differences
 EQUIVALENCE_LEVEL = 0.90  # two one-sided tests at 5 %
 FEW_CASES = 30
 Pair = tuple[str, str]
-# Differences that are equal on paper may differ in the last bits.
 
 
 @dataclass(frozen=True)
@@ -169,6 +168,21 @@ def half_widths(
     return own * deviations, narrow * deviations, joint * deviations
 
 
+def of_pairs(
+    drawn: Resampled, metric: str, pairs: Sequence[Pair]
+) -> tuple[np.ndarray, str | tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Differences of pairs of arms in one figure: points (P,), and `half_widths` or why there are none."""
+    arms, given = drawn.predictions.arms, drawn.predictions.probabilities
+    ones, others = (np.array([arms.index(pair[side]) for pair in pairs]) for side in (0, 1))
+    points = drawn.points[metric][ones] - drawn.points[metric][others]
+    reason = no_interval(drawn, metric)
+    if reason:
+        return points, reason
+    draws = drawn.draws[metric][ones] - drawn.draws[metric][others]
+    identical = np.array([np.array_equal(given[one], given[other]) for one, other in zip(ones, others, strict=True)])
+    return points, half_widths(drawn, metric, points, draws, identical=identical)
+
+
 def _check(predictions: ArmPredictions, baseline: str, contrasts: Sequence[Pair]) -> None:
     for arm in [baseline, *(arm for pair in contrasts for arm in pair)]:
         if arm not in predictions.arms:
@@ -185,10 +199,8 @@ def _family(
 ) -> list[Difference]:
     predictions = drawn.predictions
     few = len(predictions.names) < FEW_CASES
-    ones, others = (np.array([predictions.arms.index(pair[side]) for pair in pairs]) for side in (0, 1))
-    points = drawn.points[metric][ones] - drawn.points[metric][others]
-    undefined = drawn.undefined[metric]
-    found = [Difference(*pair, metric, family, undefined=undefined) for pair in pairs]
+    points, widths = of_pairs(drawn, metric, pairs)
+    found = [Difference(*pair, metric, family, undefined=drawn.undefined[metric]) for pair in pairs]
     if few:
         found = [replace(one, verdict="too few cases to say") for one in found]
     if not np.isnan(points).any():
@@ -196,18 +208,10 @@ def _family(
             replace(one, point=float(point), p=swap_p(predictions, pair, metric, swapped))
             for one, point, pair in zip(found, points, pairs, strict=True)
         ]
-    reason = no_interval(drawn, metric)
-    if reason:
-        return [replace(one, reason=reason) for one in found]
-
-    draws = drawn.draws[metric][ones] - drawn.draws[metric][others]
-    given = predictions.probabilities
-    identical = np.array([np.array_equal(given[one], given[other]) for one, other in zip(ones, others, strict=True)])
-    owns, narrows, joints = half_widths(drawn, metric, points, draws, identical=identical)
+    if isinstance(widths, str):
+        return [replace(one, reason=widths) for one in found]
     compared = []
-    for one, point, own, narrow, joint in zip(
-        found, *(a.tolist() for a in (points, owns, narrows, joints)), strict=True
-    ):
+    for one, point, own, narrow, joint in zip(found, *(a.tolist() for a in (points, *widths)), strict=True):
         if np.isnan(own):
             compared.append(replace(one, reason=CONSTANT))
             continue

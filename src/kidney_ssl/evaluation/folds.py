@@ -144,13 +144,9 @@ def _rounded(values: Sequence[float | None]) -> list[float | None]:
 
 def _interval(drawn: Sequence[Resampled], metric: str, arm: str) -> dict[str, Any]:
     """95 % interval of the mean over folds, on the logit scale as for a single test part."""
-
-    def ends(point: float, deviation: float, quantile: float) -> tuple[float, float]:
-        return logit_interval(point, deviation, quantile)
-
     if not _reasons(drawn, metric) and _mean(drawn, metric, arm) in (0, 1):
         return {"low": None, "high": None, "reason": CONSTANT}
-    return _ends(drawn, metric, lambda values, arms: values[arms.index(arm)], ends)
+    return _ends(drawn, metric, lambda values, arms: values[arms.index(arm)], logit_interval)
 
 
 def _difference_interval(drawn: Sequence[Resampled], metric: str, arm: str, baseline: str) -> dict[str, Any]:

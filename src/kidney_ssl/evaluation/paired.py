@@ -5,10 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kidney_ssl.evaluation.bootstrap import CONSTANT, Resampled, no_interval
-from kidney_ssl.evaluation.differences import half_widths
-
-Pair = tuple[str, str]
+from kidney_ssl.evaluation.bootstrap import CONSTANT, Resampled
+from kidney_ssl.evaluation.differences import Pair, of_pairs
 
 
 @dataclass(frozen=True)
@@ -77,21 +75,16 @@ def paired(drawn: Resampled, metric: str, pairs: Sequence[Pair]) -> list[Paired]
     """
     if not pairs:
         return []
-    arms = drawn.predictions.arms
-    ones, others = (np.array([arms.index(pair[side]) for pair in pairs]) for side in (0, 1))
-    points = drawn.points[metric][ones] - drawn.points[metric][others]
-    reason = no_interval(drawn, metric)
-    if reason:
+    return with_widths(pairs, metric, *of_pairs(drawn, metric, pairs))
+
+
+def with_widths(
+    pairs: Sequence[Pair], metric: str, points: np.ndarray, widths: str | Sequence[np.ndarray]
+) -> list[Paired]:
+    """Differences with what `half_widths` found, None where it has none; or with the reason why there are none."""
+    if isinstance(widths, str):
         known = [None if np.isnan(point) else float(point) for point in points]
-        return [Paired(*pair, metric, point, reason=reason) for pair, point in zip(pairs, known, strict=True)]
-    draws, given = drawn.draws[metric][ones] - drawn.draws[metric][others], drawn.predictions.probabilities
-    identical = np.array([np.array_equal(given[one], given[other]) for one, other in zip(ones, others, strict=True)])
-    widths = half_widths(drawn, metric, points, draws, identical=identical)
-    return with_widths(pairs, metric, points, widths)
-
-
-def with_widths(pairs: Sequence[Pair], metric: str, points: np.ndarray, widths: Sequence[np.ndarray]) -> list[Paired]:
-    """Differences with what `half_widths` found, None where it has none."""
+        return [Paired(*pair, metric, point, reason=widths) for pair, point in zip(pairs, known, strict=True)]
     return [
         Paired(one, other, metric, float(point), reason=CONSTANT)
         if np.isnan(own)

@@ -12,8 +12,8 @@ from typing import Any
 
 from kidney_ssl.evaluation.arms import arms_of_tables
 from kidney_ssl.evaluation.bootstrap import LEVEL, quantile_of_t
-from kidney_ssl.evaluation.differences import FEW_CASES
-from kidney_ssl.evaluation.paired import Pair, paired
+from kidney_ssl.evaluation.differences import FEW_CASES, Pair
+from kidney_ssl.evaluation.paired import paired
 from kidney_ssl.report.claim_evidence import NOT_ASKED, TOO_FEW, UNDECIDED, VERDICTS, Claim, Evidence, told
 from kidney_ssl.report.claims_of_arms import (
     augmentations_help,
