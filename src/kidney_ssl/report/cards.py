@@ -9,6 +9,7 @@ from typing import Any
 from kidney_ssl.data.selection import CLASSES, SPLITS
 from kidney_ssl.report.checklist import checklist_markdown
 from kidney_ssl.report.comparisons import plan_hash
+from kidney_ssl.report.tables import ends
 
 FIGURES = {
     "auroc_against_kidney": "AUROC against kidney",
@@ -176,8 +177,7 @@ def _figures(summary: Mapping[str, Mapping[str, Any]], arm: str) -> str:
     told = []
     for name, words in FIGURES.items():
         value, low, high = (summary.get(f"{name}{end}", {}).get(arm) for end in ("", "_low", "_high"))
-        ends = "" if low is None or high is None else f" ({low:.3f} to {high:.3f})"
-        told.append(f"{words} {'-' if value is None else f'{value:.3f}'}{ends}")
+        told.append(f"{words} {'-' if value is None else f'{value:.3f}'}{ends(low, high)}")
     return ", ".join(told)
 
 

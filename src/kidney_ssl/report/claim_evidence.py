@@ -10,10 +10,11 @@ import pandas as pd
 
 from kidney_ssl.evaluation.arms import ArmPredictions, arms_of_tables
 from kidney_ssl.evaluation.bootstrap import Resampled, resample
-from kidney_ssl.evaluation.differences import FEW_CASES
-from kidney_ssl.evaluation.paired import Pair, Paired, paired
+from kidney_ssl.evaluation.differences import FEW_CASES, Pair
+from kidney_ssl.evaluation.paired import Paired, paired
 from kidney_ssl.report.arm_roles import Roles
 from kidney_ssl.report.comparisons import NAMES
+from kidney_ssl.report.tables import ends
 
 SUPPORTED, NOT_SUPPORTED, UNDECIDED, NOT_ASKED = "supported", "not supported", "undecided", "not asked"
 VERDICTS = (SUPPORTED, NOT_SUPPORTED, UNDECIDED, NOT_ASKED)
@@ -152,11 +153,5 @@ def told(one: Paired) -> str:
         what = f"{one.metric} on {one.one} - on {one.other}"
     if one.point is None:
         return f"{what}: not known"
-    both = (None, None) if one.own is None else (one.point - one.own, one.point + one.own)
-    return f"{what}: {one.point:+.3f}{ends(*both)}"
-
-
-def ends(low: float | None, high: float | None, *, sign: bool = True) -> str:
-    """Write the ends of an interval in brackets; nothing without one."""
-    form = "{:+.3f}" if sign else "{:.3f}"
-    return "" if low is None or high is None else f" ({form.format(low)} to {form.format(high)})"
+    low, high = (None, None) if one.own is None else (one.point - one.own, one.point + one.own)
+    return f"{what}: {one.point:+.3f}{ends(low, high, '+')}"

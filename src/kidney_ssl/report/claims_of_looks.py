@@ -16,10 +16,10 @@ from kidney_ssl.report.claim_evidence import (
     all_show,
     allowed,
     concluded,
-    ends,
     not_asked,
 )
 from kidney_ssl.report.claims_of_arms import ROTATION
+from kidney_ssl.report.tables import ends
 
 ALIKE = 0.5  # correlation from which maps are called alike: a quarter of their variance in common
 LEAST_SEEDS = 3  # pretrainings of each loss for an interval over seeds
@@ -43,7 +43,7 @@ def dice_sharper_than_mse(evidence: Evidence) -> Claim:
         if min(len(dice), len(mse)) >= LEAST_SEEDS and np.std([*dice, *mse]) > 0:
             low, high = stats.ttest_ind(dice, mse, equal_var=False).confidence_interval(0.95)
             found.append((float(low), float(high)))
-            words += f", difference {np.mean(dice) - np.mean(mse):+.3f}{ends(*found[-1])}"
+            words += f", difference {np.mean(dice) - np.mean(mse):+.3f}{ends(*found[-1], sign='+')}"
         figures.append(f"{words}; {len(dice)} and {len(mse)} seed(s)")
     if len(evidence.predicted.names) < FEW_CASES:
         return Claim(*said, UNDECIDED, tuple(figures), TOO_FEW)
@@ -74,7 +74,7 @@ def activations_alike(evidence: Evidence) -> Claim:
     bars = [ALIKE, *([float(np.mean(known))] if known else [])]
     figures = [f"{len(evidence.maps)} arms, slices of {cases} cases"]
     if found.point is not None:
-        figures.insert(0, f"correlation {found.point:.3f}" + ends(found.low, found.high, sign=False))
+        figures.insert(0, f"correlation {found.point:.3f}" + ends(found.low, found.high))
     figures.append(f"with random weights: {bars[1]:.3f}" if known else "with random weights: not known")
     if cases < FEW_CASES:
         return Claim(*said, UNDECIDED, tuple(figures), TOO_FEW.replace("test cases", "cases with maps"))

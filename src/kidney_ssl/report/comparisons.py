@@ -80,7 +80,8 @@ def add_intervals(summary: Summary, compared: Mapping[int, Compared]) -> Summary
 
     def put(figure: str, percent: int, end: str, arm: str, value: float | None) -> None:
         if budget_name(figure, percent) in summary:
-            found.setdefault(budget_name(figure, percent, end), {})[arm] = _rounded(value)
+            known = None if value is None else round(value, DIGITS)
+            found.setdefault(budget_name(figure, percent, end), {})[arm] = known
 
     for percent, of_budget in compared.items():
         for arm, figures in of_budget.intervals.items():
@@ -96,15 +97,15 @@ def add_intervals(summary: Summary, compared: Mapping[int, Compared]) -> Summary
 def as_rows(compared: Mapping[int, Compared]) -> list[dict[str, Any]]:
     """Differences as plain values, rounded, for JSON; the largest budget first."""
     return [
-        {"percent": percent} | plain(one)
+        {"percent": percent} | rounded(asdict(one))
         for percent in sorted(compared, reverse=True)
         for one in compared[percent].differences
     ]
 
 
-def plain(found: Difference) -> dict[str, Any]:
-    """Make a difference ready for JSON, rounded."""
-    return {key: _rounded(value) if isinstance(value, float) else value for key, value in asdict(found).items()}
+def rounded(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Round the numbers of a row, for JSON."""
+    return {key: round(value, DIGITS) if isinstance(value, float) else value for key, value in row.items()}
 
 
 def plan_hash(analysis: Mapping[str, Any]) -> str:
@@ -139,7 +140,3 @@ def comparisons_markdown(rows: Sequence[Mapping[str, Any]], analysis: Mapping[st
             f"| {row['percent']} % | {row['arm']} | {row['against']} | {point} | {interval} | {p} | {row['verdict']} |"
         )
     return "\n".join(lines) + "\n"
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, DIGITS)

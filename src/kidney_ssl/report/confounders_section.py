@@ -1,5 +1,6 @@
 """The page's section on confounders: what tells the classes apart besides the tumour, and what that earns."""
 
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -9,6 +10,7 @@ from kidney_ssl.evaluation.confounders import MEASURES, Spread, describe, imbala
 from kidney_ssl.report.cells import Cell, Column, Table, label, number, whole
 from kidney_ssl.report.results_section import metric_key
 from kidney_ssl.report.study import Study
+from kidney_ssl.report.tables import ends
 
 FIGURES = {"auroc": "AUROC against all others", "auroc_against_kidney": "AUROC against kidney"}
 GROUPS = {
@@ -91,6 +93,4 @@ def _probe(study: Study) -> Table:
 
 def _interval(value: float | None, low: float | None, high: float | None, reason: str) -> Cell:
     cell = number(value, reason=reason)
-    if value is None or low is None or high is None:
-        return cell
-    return Cell(f"{cell.text} ({low:.3f} to {high:.3f})", cell.sort)
+    return cell if value is None else replace(cell, text=cell.text + ends(low, high))

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kidney_ssl.report.comparisons import NAMES
+from kidney_ssl.report.tables import ends
 
 CAVEAT = """\
 Every case is tested once, in the fold that did not train on it. The folds share most of their training cases, so their
@@ -53,9 +54,7 @@ def _table(arms: Mapping[str, Any], baseline: str) -> list[str]:
 
 
 def _mean(one: Mapping[str, Any], sign: str) -> str:
-    ends = [one.get("low"), one.get("high")]
-    brackets = "" if None in ends else f" ({_cell(ends[0], sign)} to {_cell(ends[1], sign)})"
-    return _cell(one["mean"], sign) + brackets
+    return _cell(one["mean"], sign) + ends(one.get("low"), one.get("high"), sign)
 
 
 def _values(one: Mapping[str, Any], sign: str) -> str:

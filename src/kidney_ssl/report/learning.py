@@ -9,8 +9,8 @@ import pandas as pd
 from kidney_ssl.evaluation.bootstrap import intervals
 from kidney_ssl.evaluation.differences import differences
 from kidney_ssl.evaluation.learning import area, equivalences
-from kidney_ssl.report.comparisons import NAMES, Compared, plain
-from kidney_ssl.report.tables import DIGITS, Summary, budget_name
+from kidney_ssl.report.comparisons import NAMES, Compared, rounded
+from kidney_ssl.report.tables import Summary, budget_name, ends
 
 
 def curve_figures(analysis: Mapping[str, Any]) -> list[str]:
@@ -52,9 +52,9 @@ def learning(compared: Mapping[int, Compared], analysis: Mapping[str, Any]) -> d
     same = equivalences(budgets, baseline=analysis["baseline"], metrics=figures)
     return {
         "percents": sorted(compared),
-        "areas": [_rounded(row) for row in rows],
-        "differences": [plain(one) for one in differed],
-        "equivalences": [_rounded(asdict(one)) for one in same],
+        "areas": [rounded(row) for row in rows],
+        "differences": [rounded(asdict(one)) for one in differed],
+        "equivalences": [rounded(asdict(one)) for one in same],
     }
 
 
@@ -106,13 +106,8 @@ def learning_markdown(found: Mapping[str, Any], analysis: Mapping[str, Any]) -> 
     for row in found["areas"]:
         if row["metric"] == primary:
             area_words = "-" if row["area"] is None else f"{row['area']:.3f}"
-            if row["low"] is not None:
-                area_words += f" ({row['low']:.3f} to {row['high']:.3f})"
+            area_words += ends(row["low"], row["high"])
             arm = row["arm"]
             cells = ["" if arm == baseline else equal_words(equal[arm, percent]) or "-" for percent in percents]
             lines.append(f"| {arm} | {area_words} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
-
-
-def _rounded(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: round(value, DIGITS) if isinstance(value, float) else value for key, value in row.items()}

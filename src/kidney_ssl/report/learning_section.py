@@ -10,7 +10,7 @@ from kidney_ssl.report.figures import Axis, Panel, panels
 from kidney_ssl.report.learning import curve_figures, equal_words
 from kidney_ssl.report.results_section import baseline
 from kidney_ssl.report.study import Study
-from kidney_ssl.report.tables import budget_name
+from kidney_ssl.report.tables import budget_name, ends
 
 
 def learning_section(study: Study) -> dict[str, Any]:
@@ -70,8 +70,7 @@ def _areas(study: Study, name: str) -> Table:
     for row in study.learning["areas"]:
         if row["metric"] == name:
             cell = number(row["area"], reason=row["reason"] or "")
-            if row["low"] is not None:
-                cell = Cell(f"{cell.text} ({row['low']:.3f} to {row['high']:.3f})", cell.sort)
+            cell = replace(cell, text=cell.text + ends(row["low"], row["high"]))
             rows.append([label(study.title(row["arm"])), cell])
     columns = [Column("arm", numeric=False), Column("area", note="mean of the figure over log(percent)")]
     return Table(f"Area under the learning curve: {NAMES[name]}", columns, rows)

@@ -12,7 +12,7 @@ from kidney_ssl.data.selection import CLASSES
 from kidney_ssl.report.cells import Cell, Column, Table, label, number
 from kidney_ssl.report.figures import UNIT, Axis, Panel, Points, panels
 from kidney_ssl.report.study import Study
-from kidney_ssl.report.tables import FIGURES, Run, budget_name, published_figures
+from kidney_ssl.report.tables import FIGURES, Run, budget_name, ends, published_figures
 
 CURVE_POINTS = 80  # of a ROC or precision-recall curve: finer than can be seen in a panel
 # Metric of the summary -> group of columns, name, what it is.
@@ -125,8 +125,7 @@ def _figure(study: Study, name: str, arm: str, percent: int) -> Cell:
     cell = number(values.get(arm), reason=reason(study, arm, name, percent))
     if cell.sort is None:
         return cell
-    interval = "" if low is None or high is None else f" ({low:.3f} to {high:.3f})"
-    return Cell(cell.text + interval + ("" if spread is None else f" ±{spread:.3f}"), cell.sort)
+    return Cell(cell.text + ends(low, high) + ("" if spread is None else f" ±{spread:.3f}"), cell.sort)
 
 
 def _thesis_tables(study: Study) -> list[Table]:

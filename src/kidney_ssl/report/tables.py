@@ -183,9 +183,8 @@ def _budget_table(summary: Summary, percent: int) -> list[str]:
     ]
     for arm in sorted(summary[budget_name("accuracy", percent)]):
         cells = [_cell(summary[budget_name(name, percent)].get(arm)) for name in shown]
-        ends = [summary.get(budget_name(shown[0], percent, end), {}).get(arm) for end in ("low", "high")]
-        if None not in ends:
-            cells[0] += f" ({_cell(ends[0])} to {_cell(ends[1])})"
+        low, high = (summary.get(budget_name(shown[0], percent, end), {}).get(arm) for end in ("low", "high"))
+        cells[0] += ends(low, high)
         lines.append(f"| {arm} | " + " | ".join(cells) + " |")
     return lines
 
@@ -235,6 +234,11 @@ def pretext_markdown(figures: Mapping[str, Mapping[str, Any]]) -> str:
 
 def _cell(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
+
+
+def ends(low: float | None, high: float | None, sign: str = "") -> str:
+    """Write the ends of an interval in brackets, with + before positive ones if `sign` is "+"; nothing without one."""
+    return "" if low is None or high is None else f" ({low:{sign}.3f} to {high:{sign}.3f})"
 
 
 def long_curves(curves: Mapping[Run, pd.DataFrame]) -> pd.DataFrame:

@@ -3,6 +3,7 @@
 from kidney_ssl.report.claims_section import claim_findings
 from kidney_ssl.report.results_section import baseline, metric_key
 from kidney_ssl.report.study import Study
+from kidney_ssl.report.tables import ends
 
 FEW = 30  # test cases under which nothing is said about which arm is better
 CHANCE = 0.5
@@ -64,10 +65,10 @@ def _shortcut(study: Study) -> list[str]:
     one = study.shortcut.get("auroc_against_kidney", {}).get("all", {})
     if one.get("point") is None:
         return []
-    interval = "" if one["low"] is None else f" ({one['low']:.3f} to {one['high']:.3f})"
     return [
         "A logistic regression that sees no tumour, but a thumbnail, the slice's position and distance, the body's "
-        f"area and the block of cases, has an AUROC against kidney of {one['point']:.3f}{interval}."
+        f"area and the block of cases, has an AUROC against kidney of {one['point']:.3f}"
+        f"{ends(one['low'], one['high'])}."
     ]
 
 
