@@ -3,12 +3,14 @@
 import os
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import yaml
 
-from benchmarks.timing import peak_mb
+from benchmarks.timing import peak_mb, resident_bytes
 from kidney_ssl.data.phantom import write_case
 
 CASES = 8
@@ -50,7 +52,10 @@ def make_study(folder: Path, cases: int) -> None:
     measured(folder, "download")
 
 
-def measured(folder: Path, stage: str) -> float:
+def measured(
+    folder: Path, stage: str, *arguments: str, memory: Callable[[psutil.Process], int] = resident_bytes
+) -> float:
     """Run a stage in a study's folder; its peak memory in MB, workers included."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src")])}
-    return peak_mb([sys.executable, "-m", f"stages.{stage}"], cwd=folder, environment=environment)
+    command = [sys.executable, "-m", f"stages.{stage}", *arguments]
+    return peak_mb(command, cwd=folder, environment=environment, memory=memory)

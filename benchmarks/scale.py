@@ -6,8 +6,6 @@ themselves: pages of memory-mapped arrays are left out, which the system takes b
 read their slices from the map (`compute.resident: never`), as they do when a part is larger than the memory.
 """
 
-import contextlib
-import os
 import subprocess
 import sys
 import tempfile
@@ -17,11 +15,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import psutil
 import yaml
 from tqdm import tqdm
 
-from benchmarks.preparation import CASES, ROOT, make_study
+from benchmarks.preparation import CASES, ROOT, make_study, measured
+from benchmarks.timing import own_bytes
 from kidney_ssl.data.selection import select
 
 FACTORS = (1, 4, 16)
@@ -55,9 +53,9 @@ def main() -> None:
             _simplify(study / "params.yaml")
             (study / "src").symlink_to(ROOT / "src")
             for name, *arguments in tqdm(STAGES, desc=f"{factor * CASES} cases", unit="stage"):
-                peaks.setdefault(name, {})[factor] = max(
-                    _measured(study, name, *arguments), peaks.get(name, {}).get(factor, (0.0, 0.0))
-                )
+                started = time.monotonic()
+                both = measured(study, name, *arguments, memory=own_bytes), time.monotonic() - started
+                peaks.setdefault(name, {})[factor] = max(both, peaks.get(name, {}).get(factor, (0.0, 0.0)))
             sizes = {part: len(np.load(study / f"data/slices/{part}_images.npy", "r")) for part in ("train", "test")}
             natural = len(np.load(study / "data/natural/natural_images.npy", "r"))
             print(f"{factor * CASES} cases: {sizes['train']:,} training, {sizes['test']:,} test, {natural:,} natural")
@@ -84,35 +82,6 @@ def _simplify(file: Path) -> None:
     params["finetune"] |= {"epochs": 1, "min_updates": 0}
     params["compute"]["resident"] = "never"
     file.write_text(yaml.safe_dump(params), encoding="utf-8")
-
-
-def _measured(study: Path, stage: str, *arguments: str) -> tuple[float, float]:
-    """Peak of a stage's own memory in MB, workers included, and its seconds."""
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src")])}
-    command = [sys.executable, "-m", f"stages.{stage}", *arguments]
-    most, started = 0, time.monotonic()
-    said = study / "said.txt"
-    with (
-        said.open("w", encoding="utf-8") as stream,
-        subprocess.Popen(command, cwd=study, env=environment, stdout=stream, stderr=stream) as process,
-    ):
-        root = psutil.Process(process.pid)
-        while process.poll() is None:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                most = max(most, sum(_own_bytes(one.pid) for one in [root, *root.children(recursive=True)]))
-            time.sleep(0.02)
-        if process.returncode:
-            raise SystemExit(f"{' '.join(command)} ended with {process.returncode}: {said.read_text(encoding='utf-8')}")
-    return most / 2**20, time.monotonic() - started
-
-
-def _own_bytes(process: int) -> int:
-    """Memory of a process that no file backs."""
-    with contextlib.suppress(OSError):
-        for line in Path(f"/proc/{process}/status").read_text(encoding="ascii").splitlines():
-            if line.startswith("RssAnon:"):
-                return int(line.split()[1]) * 1024
-    return 0
 
 
 def _index_row(cases: int) -> str:

@@ -3,6 +3,7 @@
 import contextlib
 import statistics
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -63,24 +64,43 @@ def row(work: str, against: str, measured: Mapping[str, float], bar: float, **mo
     }
 
 
-def peak_mb(command: Sequence[str], *, cwd: Path | None = None, environment: Mapping[str, str] | None = None) -> float:
-    """Peak memory of a command and all its children together, in MB: resident sets added up, sampled.
+def resident_bytes(process: psutil.Process) -> int:
+    """Memory of a process, pages of mapped files among it."""
+    return int(process.memory_info().rss)
+
+
+def own_bytes(process: psutil.Process) -> int:
+    """Memory of a process that no file backs."""
+    status = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii")
+    return next((int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("RssAnon:")), 0)
+
+
+def peak_mb(
+    command: Sequence[str],
+    *,
+    cwd: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    memory: Callable[[psutil.Process], int] = resident_bytes,
+) -> float:
+    """Peak memory of a command and all its children together, in MB: what `memory` says of each added up, sampled.
 
     (`ru_maxrss` would not do: a child begins with the peak of the process that started it.)
     """
     most = 0
-    with subprocess.Popen(
-        command, cwd=cwd, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as process:
+    with (
+        tempfile.TemporaryFile("w+") as said,
+        subprocess.Popen(command, cwd=cwd, env=environment, stdout=said, stderr=said) as process,
+    ):
         root = psutil.Process(process.pid)
         while process.poll() is None:
             total = 0
             with contextlib.suppress(psutil.NoSuchProcess):
                 for one in [root, *root.children(recursive=True)]:
-                    with contextlib.suppress(psutil.NoSuchProcess):
-                        total += one.memory_info().rss
+                    with contextlib.suppress(psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):
+                        total += memory(one)
             most = max(most, total)
             time.sleep(0.01)  # looking more often would take the measured process's time
-    if process.returncode:
-        raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
+        if process.returncode:
+            said.seek(0)
+            raise SystemExit(f"{' '.join(command)} ended with {process.returncode}: {said.read()}")
     return most / 2**20
