@@ -72,12 +72,12 @@ def run(main: Callable[..., None]) -> None:
 def _refuse_arguments(main: Callable[..., None], stage: str, arguments: list[str]) -> None:
     from kidney_ssl.errors import InputError  # noqa: PLC0415 - after gc.disable()
 
-    odd = [one for one in arguments if not re.fullmatch(r"[A-Za-z0-9_.-]*", one)]
     try:
         inspect.signature(main).bind(*arguments)
     except TypeError as error:
         names = " ".join(f"<{name}>" for name in inspect.signature(main).parameters)
         raise InputError(f"stages.{stage}: {error}; the command is: python -m stages.{stage} {names}") from error
+    odd = [one for one in arguments if not re.fullmatch(r"[A-Za-z0-9_.-]*", one)]
     if odd:
         raise InputError(f"stages.{stage}: '{odd[0]}' is no name of anything in params.yaml")
 
