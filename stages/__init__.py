@@ -34,7 +34,7 @@ def run(main: Callable[..., None]) -> None:
     """
     from kidney_ssl.errors import InputError  # noqa: PLC0415 - after gc.disable()
     from kidney_ssl.training.exclusive import exclusive  # noqa: PLC0415 - as above
-    from stages import launcher, mend  # noqa: PLC0415 - as above
+    from stages import cache, launcher, mend  # noqa: PLC0415 - as above
 
     gc.freeze()
     gc.enable()
@@ -48,6 +48,7 @@ def run(main: Callable[..., None]) -> None:
         alone = exclusive(Path("checkpoints/running"), "-".join([stage, *sys.argv[1:]]))
         with alone if first and stage not in TOOLS else nullcontext():
             if first and "DVC_STAGE" in os.environ:
+                cache.refuse_read_only()
                 mend.keep()
             main(*sys.argv[1:])
         if first:

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import subprocess
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -104,6 +105,33 @@ def test_a_cache_in_a_shared_folder_serves_another_clone(first: Project, tmp_pat
     assert files(other) == files(first)
     nothing_runs(other, other.succeed("dvc", "repro", "normalize"))
     assert not (other.folder / ".dvc" / "cache" / "files").exists()
+
+
+def test_a_cache_that_may_only_be_read_serves_and_what_could_not_be_kept_is_not_begun(
+    first: Project, tmp_path: Path
+) -> None:
+    if subprocess.run(["unshare", "--map-root-user", "--mount", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this machine makes no mount namespaces: unshare is not allowed")
+    cache = tmp_path / "cache"
+    shutil.copytree(first.folder / ".dvc" / "cache", cache)
+    other = clone(first, tmp_path / "other")
+    other.succeed("dvc", "config", "--local", "cache.dir", str(cache))
+
+    def read_only(*command: str) -> tuple[str, ...]:
+        mount = 'mount --bind "$0" "$0" && mount --options remount,bind,ro "$0" && exec "$@"'
+        return ("unshare", "--map-root-user", "--mount", "sh", "-c", mount, str(cache), *command)
+
+    other.succeed(*read_only("dvc", "checkout", *STAGES))
+    assert files(other) == files(first)
+    nothing_runs(other, other.succeed(*read_only("dvc", "repro", "normalize")))
+    with other.changed({"select.seed": 1}):
+        ended = other.run(*read_only("dvc", "repro", "select"))
+    assert ended.returncode
+    assert f"error: {cache}/files/md5: DVC's cache may not be written" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    # DVC took the old results away before the stage; they are still in the cache.
+    assert running(other.succeed("dvc", "repro", "normalize")) == []
+    assert files(other) == files(first)
 
 
 def test_clones_with_one_raw_store_make_no_volume_again(first: Project, tmp_path: Path) -> None:
