@@ -1,6 +1,7 @@
 """The smoke study through DVC: what it writes, what runs again after which change, and that runs agree."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -32,6 +33,7 @@ CHANGES = {
 }
 
 
+WRONG_CLOCK = ("faketime", "1985-03-01 10:00:00")
 NAMESPACE = ("unshare", "--map-root-user", "--net")  # whoever runs in it has no network at all
 
 
@@ -46,13 +48,21 @@ def without_network():
 def forced(smoke, tmp_path_factory):
     """The same study forced in another folder, one stage after the other, its volumes made anew.
 
-    It runs without a network, on a path with spaces. It has the first run's lock at hand, which decides the order of
-    the stages in there and nothing else.
+    It runs without a network, on a path with spaces, on one core, with a clock that is decades slow. It has the first
+    run's lock at hand, which decides the order of the stages in there and nothing else.
     """
     project = repository(tmp_path_factory.mktemp("forced") / "some where" / "else")
     shutil.copyfile(smoke.folder / "dvc.lock", project.folder / "dvc.lock")
-    project.succeed(*without_network(), "dvc", "repro", "--force")
+    project.succeed(*without_network(), *on_one_core(), *wrong_clock(), "dvc", "repro", "--force")
     return project
+
+
+def on_one_core():
+    return ("taskset", "--cpu-list", str(min(os.sched_getaffinity(0)))) if shutil.which("taskset") else ()
+
+
+def wrong_clock():
+    return WRONG_CLOCK if shutil.which("faketime") else ()
 
 
 def run_names(project):
@@ -134,6 +144,23 @@ def test_the_study_runs_where_there_is_no_network(forced):
     devices = forced.succeed(*NAMESPACE, "cat", "/proc/net/dev").splitlines()[2:]
     assert [line.split(":")[0].strip() for line in devices] == ["lo"]
     assert (forced.folder / "report" / "index.html").exists()
+
+
+def test_one_core_gives_what_two_arms_at_a_time_gave(smoke, forced):
+    if not on_one_core():
+        pytest.skip("taskset is absent: apt install util-linux")
+    assert forced.succeed(*on_one_core(), "nproc").strip() == "1"
+    for name in ("manifest.csv", "index/selection.csv", "slices/train_images.npy", "normalized/train_images.npy"):
+        assert (forced.folder / "data" / name).read_bytes() == (smoke.folder / "data" / name).read_bytes()
+
+
+def test_a_wrong_clock_changes_nothing(smoke, forced):
+    if not wrong_clock():
+        pytest.skip("faketime is absent: apt install faketime")
+    assert forced.succeed(*wrong_clock(), "date", "+%Y").strip() == "1985"
+    # Back to the right time, nothing runs.
+    assert running(forced.succeed("dvc", "repro")) == []
+    assert (forced.folder / "dvc.lock").read_bytes() == (smoke.folder / "dvc.lock").read_bytes()
 
 
 def test_the_lock_holds_every_stage(smoke):
