@@ -9,7 +9,7 @@ from typing import Any
 
 from kidney_ssl.jsonfile import write_json
 
-GROUPS = ("volumes", "preparation", "genesis", "views", "epochs")
+GROUPS = ("volumes", "preparation", "genesis", "views", "epochs", "repro")
 README = Path("README.md")
 MARKS = "<!-- benchmarks -->", "<!-- /benchmarks -->"
 

@@ -50,9 +50,10 @@ def run() -> tuple[list[dict[str, Any]], dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         np.save(Path(folder) / "images.npy", drawn.astype(np.float16))
         images = np.load(Path(folder) / "images.npy", mmap_mode="r")
+        masks = (4 * images).astype(np.uint8)
         slices = Slices(images, np.arange(len(images)) % 2, device=fabric.device, resident="never")
         for name in ("fine-tuning", *pretext.METHODS):
-            task, network = make_task(name)
+            task, network = make_task(name, masks)
             optimizer = partial(torch.optim.Adam, list(task.parameters()), lr=1e-4, fused=True)
             inputs = recorded_inputs(task, network, slices)
             epoch = partial(
@@ -77,14 +78,14 @@ def run() -> tuple[list[dict[str, Any]], dict[str, Any]]:
     return rows, details
 
 
-def make_task(name: str) -> tuple[nn.Module, nn.Module]:
-    """What the loop trains, and the network in it."""
+def make_task(name: str, masks: np.ndarray) -> tuple[nn.Module, nn.Module]:
+    """What the loop trains, and the network in it; `masks` are for a method that reads them."""
     if name == "fine-tuning":
         model = classifier("resnet18", 0)
         return Classification(model), model
     method = pretext.load(name)
     built = method(Setting("resnet18", SIZE, REGIONS, 0), method.Parameters())
-    return PretextTask(built), getattr(built, "unet", built.encoder)
+    return PretextTask(built, masks if method.reads_masks else None), getattr(built, "unet", built.encoder)
 
 
 def recorded_inputs(task: Any, network: nn.Module, slices: Slices) -> list[Tensor]:
