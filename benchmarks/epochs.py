@@ -91,7 +91,8 @@ def make_task(name: str, masks: np.ndarray) -> tuple[nn.Module, nn.Module]:
 def recorded_inputs(task: Any, network: nn.Module, slices: Slices) -> list[Tensor]:
     """What the network is given in one step; several tensors if it is called several times."""
     inputs: list[Tensor] = []
-    first = getattr(network, "encoder", network)  # of a U-Net, given what the U-Net is given; the oracle calls its parts
+    # A U-Net's encoder is given what the U-Net is given, and the oracle calls the U-Net's parts.
+    first = getattr(network, "encoder", network)
     hook = first.register_forward_pre_hook(lambda _, given: inputs.append(given[0].detach().clone()))
     task.train()
     task.step(slices.batch(torch.arange(BATCH)), torch.Generator().manual_seed(0))
