@@ -1,6 +1,5 @@
 """DVC's cache, before a stage spends hours on what DVC could then not keep."""
 
-import configparser
 import os
 from pathlib import Path
 
@@ -16,22 +15,23 @@ def refuse_read_only() -> None:
         InputError: where it lies, and what to do.
     """
     for kept in ("files/md5", "runs"):
-        folder = _folder() / kept
-        while not folder.exists():
-            folder = folder.parent
-        if not os.access(folder, os.W_OK):
+        place = folder() / kept
+        while not place.exists():
+            place = place.parent
+        if not os.access(place, os.W_OK):
             raise InputError(
-                f"{folder}: DVC's cache may not be written, so what this stage makes could not be kept: mount it to be "
+                f"{place}: DVC's cache may not be written, so what this stage makes could not be kept: mount it to be "
                 "written, or take another by `dvc config --local cache.dir <folder>`"
             )
 
 
-def _folder() -> Path:
+def folder() -> Path:
     """Where the project's configuration says that the cache is; a path in it is relative to its file, as in DVC."""
+    from configobj import ConfigObj  # noqa: PLC0415 - DVC's own reader, and only a stage under DVC asks
+
     found = Path(".dvc/cache")
     for config in CONFIGS:
-        read = configparser.ConfigParser(interpolation=None, strict=False)
-        read.read(config, encoding="utf-8")
-        if given := read.get("cache", "dir", fallback=""):
-            found = config.parent / given
+        given = ConfigObj(str(config), encoding="utf-8").get("cache", {}).get("dir", "")
+        if given:
+            found = config.parent / Path(given).expanduser()
     return found

@@ -6,11 +6,13 @@ import subprocess
 import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from project_copy import Project, repository
 
 import stages
+from stages import cache
 
 
 def fails_with(number: int):
@@ -78,6 +80,22 @@ def test_a_study_on_a_disk_that_runs_full_goes_on_when_there_is_room(at_once, ki
     assert "Traceback" not in said
     unbroken, _ = at_once
     assert (project.folder / "dvc.lock").read_text() == (unbroken.folder / "dvc.lock").read_text()
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, ".dvc/cache"),
+        ({"config": "[cache]\n    dir = ../shared"}, ".dvc/../shared"),
+        ({"config": "['remote \"a\"']\n    url = s3://a", "config.local": '[cache]\n    dir = "/a, b"'}, "/a, b"),
+        ({"config": "[cache]\n    dir = /a", "config.local": "[cache]\n    dir = /b\n    type = copy"}, "/b"),
+    ],
+)
+def test_the_cache_is_where_dvcs_configuration_says(files, expected, tmp_path) -> None:
+    (tmp_path / ".dvc").mkdir()
+    for name, text in files.items():
+        (tmp_path / ".dvc" / name).write_text(text)
+    assert cache.folder() == Path(expected)
 
 
 def test_other_faults_of_files_keep_their_traceback() -> None:
