@@ -1,4 +1,7 @@
-"""`dvc repro` with nothing to do, against the same graph with empty commands: what the stages add to DVC's own work."""
+"""`dvc repro` with nothing to do, against the same graph with empty commands.
+
+Nothing runs in either, so they can only differ if a stage were wrongly out of date or its files were hashed anew.
+"""
 
 import os
 import re

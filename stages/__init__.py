@@ -48,7 +48,7 @@ def run(main: Callable[..., None]) -> None:
         alone = exclusive(Path("checkpoints/running"), "-".join([stage, *sys.argv[1:]]))
         with alone if first and stage not in TOOLS else nullcontext():
             if first and "DVC_STAGE" in os.environ:
-                cache.refuse_read_only()
+                cache.refuse_read_only(stage)
                 mend.keep()
             main(*sys.argv[1:])
         if first:

@@ -6,19 +6,24 @@ from pathlib import Path
 from kidney_ssl.errors import InputError
 
 CONFIGS = (Path(".dvc/config"), Path(".dvc/config.local"))  # the later one holds
+UNCACHED = ("evaluate", "report", "shortcut")  # what they write is in git, and none of it in the cache
 
 
-def refuse_read_only() -> None:
-    """Refuse a cache that may not be written; one that is read suffices where nothing runs.
+def refuse_read_only(stage: str) -> None:
+    """Refuse a cache that may not be written to a stage that needs it; one that is read suffices where nothing runs.
+
+    A cache that is named in the configuration of the user or the machine alone is not looked at.
 
     Raises:
         InputError: where it lies, and what to do.
     """
+    if stage in UNCACHED:
+        return
     for kept in ("files/md5", "runs"):
         place = folder() / kept
-        while not place.exists():
+        while not os.path.exists(place):  # noqa: PTH110 - Path.exists raises where a folder may not be entered
             place = place.parent
-        if not os.access(place, os.W_OK):
+        if not os.access(place, os.W_OK | os.X_OK):
             raise InputError(
                 f"{place}: DVC's cache may not be written, so what this stage makes could not be kept: mount it to be "
                 "written, or take another by `dvc config --local cache.dir <folder>`"
@@ -29,9 +34,10 @@ def folder() -> Path:
     """Where the project's configuration says that the cache is; a path in it is relative to its file, as in DVC."""
     from configobj import ConfigObj  # noqa: PLC0415 - DVC's own reader, and only a stage under DVC asks
 
-    found = Path(".dvc/cache")
+    found = ".dvc/cache"
     for config in CONFIGS:
         given = ConfigObj(str(config), encoding="utf-8").get("cache", {}).get("dir", "")
         if given:
-            found = config.parent / Path(given).expanduser()
-    return found
+            # As DVC does it: an unknown ~user stays as it stands.
+            found = os.path.join(config.parent, os.path.expanduser(given))  # noqa: PTH111, PTH118
+    return Path(os.path.abspath(found))  # noqa: PTH100 - without following links

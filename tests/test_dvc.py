@@ -13,6 +13,7 @@ import yaml
 
 from kidney_ssl.augmentation import AUGMENTATIONS
 from kidney_ssl.pretext import METHODS, load
+from stages.cache import UNCACHED
 
 ROOT = Path(__file__).parents[1]
 STAGES: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -35,6 +36,17 @@ EIGHT = {
     "simclr",
     "cpc",
 }
+
+
+def test_the_stages_that_need_no_cache_are_those_that_write_nothing_to_it() -> None:
+    """A cache that may only be read does not stop these, see stages/cache.py."""
+    outs = {name: [one for key in ("outs", "metrics", "plots") for one in body(name).get(key, [])] for name in STAGES}
+    kept = {
+        entry(name)
+        for name, of_stage in outs.items()
+        if any(isinstance(one, str) or next(iter(one.values())).get("cache", True) for one in of_stage)
+    }
+    assert set(UNCACHED) == {entry(name) for name in STAGES} - kept
 
 
 @cache

@@ -4,9 +4,11 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +106,16 @@ class Project:
             yield
         finally:
             (self.folder / "params.yaml").write_bytes(before)
+
+
+MOUNTS = ("unshare", "--map-root-user", "--mount")  # whoever runs in it may mount, and no one else sees it
+
+
+@cache
+def may_mount() -> bool:
+    """Whether this machine lets tests mount in a namespace of their own."""
+    probe = (*MOUNTS, "mount", "-t", "tmpfs", "none", tempfile.gettempdir())
+    return bool(shutil.which("unshare")) and not subprocess.run(probe, capture_output=True, check=False).returncode
 
 
 def repository(folder: Path) -> Project:

@@ -2,14 +2,13 @@
 
 import errno
 import os
-import subprocess
 import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from project_copy import Project, repository
+from project_copy import MOUNTS, Project, may_mount, repository
 
 import stages
 from stages import cache
@@ -42,51 +41,52 @@ def test_a_disk_that_takes_nothing_is_one_line_with_what_to_do(number, tmp_path)
 
 
 @pytest.fixture(scope="module")
-def at_once(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, list[subprocess.CompletedProcess[str]]]:
-    """The data stages by two `dvc repro` that begin together, and how each of them ended."""
-    project = repository(tmp_path_factory.mktemp("at once") / "project")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The data stages of the smoke study, undisturbed."""
+    project = repository(tmp_path_factory.mktemp("alone") / "project")
+    project.succeed("dvc", "repro", "normalize")
+    return project
+
+
+def test_of_two_repros_at_once_neither_harms_the_other(alone, tmp_path) -> None:
+    project = repository(tmp_path / "project")
     with ThreadPoolExecutor(2) as pool:
         ended = list(pool.map(lambda _: project.run("dvc", "repro", "normalize"), range(2)))
-    return project, ended
-
-
-def test_of_two_repros_at_once_one_does_the_work_and_the_other_harms_nothing(at_once) -> None:
-    project, ended = at_once
-    assert 0 in [one.returncode for one in ended], [one.stderr for one in ended]
     for one in ended:
         assert "Traceback" not in one.stderr
         if one.returncode:
             assert "ERROR: " in one.stderr
             assert "is busy" in one.stderr or "Unable to acquire lock" in one.stderr
-    again = project.succeed("dvc", "repro", "normalize")
-    assert "Running stage" not in again
-    assert "up to date" in again
+    # On a loaded machine each may have met the other's lock: whoever comes next ends it.
+    project.succeed("dvc", "repro", "normalize")
+    assert (project.folder / "dvc.lock").read_text() == (alone.folder / "dvc.lock").read_text()
+    assert project.succeed("dvc", "status", "normalize").strip() == "Data and pipelines are up to date."
 
 
-@pytest.mark.parametrize(("kilobytes", "stage"), [(600, "download"), (1900, "normalize")])
-def test_a_study_on_a_disk_that_runs_full_goes_on_when_there_is_room(at_once, kilobytes, stage, tmp_path) -> None:
-    if subprocess.run(["unshare", "--map-root-user", "--mount", "true"], capture_output=True, check=False).returncode:
-        pytest.skip("this machine makes no mount namespaces: unshare is not allowed")
+# Of 1,600 kB volumes and 400 kB of slices: the first do not fit, or the last.
+@pytest.mark.parametrize(("kilobytes", "stages"), [(600, ["download"]), (1900, ["slice", "normalize"])])
+def test_a_study_on_a_disk_that_runs_full_goes_on_when_there_is_room(alone, kilobytes, stages, tmp_path) -> None:
+    if not may_mount():
+        pytest.skip("this machine makes no mount namespaces: unshare is absent or not allowed")
     project = repository(tmp_path / "project")
     (project.folder / "data").mkdir()
     project.succeed(
-        *("unshare", "--map-root-user", "--mount", "sh", "-c"),
+        *(*MOUNTS, "sh", "-c"),
         f"mount -t tmpfs -o size={kilobytes}k none data && if dvc repro normalize > full.txt 2>&1; then exit 1; fi"
         " && mount -o remount,size=64m data && dvc repro normalize",
     )
     said = (project.folder / "full.txt").read_text()
     assert "error: No space left on device" in said
-    assert f"failed to reproduce '{stage}'" in said
+    assert any(f"failed to reproduce '{stage}'" in said for stage in stages)
     assert "Traceback" not in said
-    unbroken, _ = at_once
-    assert (project.folder / "dvc.lock").read_text() == (unbroken.folder / "dvc.lock").read_text()
+    assert (project.folder / "dvc.lock").read_text() == (alone.folder / "dvc.lock").read_text()
 
 
 @pytest.mark.parametrize(
     ("files", "expected"),
     [
         ({}, ".dvc/cache"),
-        ({"config": "[cache]\n    dir = ../shared"}, ".dvc/../shared"),
+        ({"config": "[cache]\n    dir = ../shared"}, "shared"),
         ({"config": "['remote \"a\"']\n    url = s3://a", "config.local": '[cache]\n    dir = "/a, b"'}, "/a, b"),
         ({"config": "[cache]\n    dir = /a", "config.local": "[cache]\n    dir = /b\n    type = copy"}, "/b"),
     ],
@@ -95,7 +95,7 @@ def test_the_cache_is_where_dvcs_configuration_says(files, expected, tmp_path) -
     (tmp_path / ".dvc").mkdir()
     for name, text in files.items():
         (tmp_path / ".dvc" / name).write_text(text)
-    assert cache.folder() == Path(expected)
+    assert cache.folder() == Path(tmp_path, expected)
 
 
 def test_other_faults_of_files_keep_their_traceback() -> None:

@@ -2,12 +2,11 @@
 
 import re
 import shutil
-import subprocess
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from project_copy import Project, repository
+from project_copy import MOUNTS, Project, may_mount, repository
 
 STAGES = ("download", "select", "slice", "normalize")
 WRITTEN = ("data/manifest.csv", "data/index", "data/slices", "data/normalized")
@@ -110,8 +109,8 @@ def test_a_cache_in_a_shared_folder_serves_another_clone(first: Project, tmp_pat
 def test_a_cache_that_may_only_be_read_serves_and_what_could_not_be_kept_is_not_begun(
     first: Project, tmp_path: Path
 ) -> None:
-    if subprocess.run(["unshare", "--map-root-user", "--mount", "true"], capture_output=True, check=False).returncode:
-        pytest.skip("this machine makes no mount namespaces: unshare is not allowed")
+    if not may_mount():
+        pytest.skip("this machine makes no mount namespaces: unshare is absent or not allowed")
     cache = tmp_path / "cache"
     shutil.copytree(first.folder / ".dvc" / "cache", cache)
     other = clone(first, tmp_path / "other")
@@ -119,7 +118,7 @@ def test_a_cache_that_may_only_be_read_serves_and_what_could_not_be_kept_is_not_
 
     def read_only(*command: str) -> tuple[str, ...]:
         mount = 'mount --bind "$0" "$0" && mount --options remount,bind,ro "$0" && exec "$@"'
-        return ("unshare", "--map-root-user", "--mount", "sh", "-c", mount, str(cache), *command)
+        return (*MOUNTS, "sh", "-c", mount, str(cache), *command)
 
     other.succeed(*read_only("dvc", "checkout", *STAGES))
     assert files(other) == files(first)

@@ -27,7 +27,7 @@ def comparison_section(study: Study) -> dict[str, Any]:
 
 
 def difference_table(study: Study, caption: str, rows: Sequence[dict[str, Any]]) -> Table:
-    """Lay out differences as `comparisons.plain` gives them."""
+    """Lay out differences as `comparisons.as_rows` gives them."""
     words = [Column(title, numeric=False) for title in ("arm", "against", "figure")]
     numbers = [Column(title) for title in ("difference", "interval, all at once", "p")]
     return Table(caption, [*words, *numbers, Column("verdict", numeric=False)], [_row(study, row) for row in rows])
