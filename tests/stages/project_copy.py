@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
@@ -112,10 +113,15 @@ MOUNTS = ("unshare", "--map-root-user", "--mount")  # whoever runs in it may mou
 
 
 @cache
-def may_mount() -> bool:
-    """Whether this machine lets tests mount in a namespace of their own."""
-    probe = (*MOUNTS, "mount", "-t", "tmpfs", "none", tempfile.gettempdir())
-    return bool(shutil.which("unshare")) and not subprocess.run(probe, capture_output=True, check=False).returncode
+def works_here(*command: str) -> bool:
+    """Whether this machine has a command and lets it run."""
+    return bool(shutil.which(command[0])) and not subprocess.run(command, capture_output=True, check=False).returncode
+
+
+needs_mounts = pytest.mark.skipif(
+    not works_here(*MOUNTS, "mount", "-t", "tmpfs", "none", tempfile.gettempdir()),
+    reason="this machine lets nobody mount in a namespace of their own: unshare is absent or not allowed",
+)
 
 
 def repository(folder: Path) -> Project:

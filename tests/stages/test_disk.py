@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from project_copy import MOUNTS, Project, may_mount, repository
+from project_copy import MOUNTS, Project, needs_mounts, repository
 
 import stages
 from stages import cache
@@ -64,10 +64,9 @@ def test_of_two_repros_at_once_neither_harms_the_other(alone, tmp_path) -> None:
 
 
 # Of 1,600 kB volumes and 400 kB of slices: the first do not fit, or the last.
+@needs_mounts
 @pytest.mark.parametrize(("kilobytes", "stages"), [(600, ["download"]), (1900, ["slice", "normalize"])])
 def test_a_study_on_a_disk_that_runs_full_goes_on_when_there_is_room(alone, kilobytes, stages, tmp_path) -> None:
-    if not may_mount():
-        pytest.skip("this machine makes no mount namespaces: unshare is absent or not allowed")
     project = repository(tmp_path / "project")
     (project.folder / "data").mkdir()
     project.succeed(

@@ -4,14 +4,12 @@ import json
 import os
 import re
 import shutil
-import subprocess
-from functools import cache
 from itertools import product
 
 import pandas as pd
 import pytest
 import yaml
-from project_copy import repository
+from project_copy import repository, works_here
 
 from kidney_ssl.report.tables import FIGURES
 
@@ -38,11 +36,9 @@ WRONG_CLOCK = ("faketime", "1985-03-01 10:00:00")
 NAMESPACE = ("unshare", "--map-root-user", "--net")  # whoever runs in it has no network at all
 
 
-@cache
 def without_network():
     """What to put before a command so that it finds no network; nothing where the machine does not allow it."""
-    allowed = shutil.which("unshare") and subprocess.run([*NAMESPACE, "true"], capture_output=True, check=False)
-    return NAMESPACE if allowed and allowed.returncode == 0 else ()
+    return NAMESPACE if works_here(*NAMESPACE, "true") else ()
 
 
 @pytest.fixture(scope="module")

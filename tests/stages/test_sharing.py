@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from project_copy import MOUNTS, Project, may_mount, repository
+from project_copy import MOUNTS, Project, needs_mounts, repository
 
 STAGES = ("download", "select", "slice", "normalize")
 WRITTEN = ("data/manifest.csv", "data/index", "data/slices", "data/normalized")
@@ -106,11 +106,10 @@ def test_a_cache_in_a_shared_folder_serves_another_clone(first: Project, tmp_pat
     assert not (other.folder / ".dvc" / "cache" / "files").exists()
 
 
+@needs_mounts
 def test_a_cache_that_may_only_be_read_serves_and_what_could_not_be_kept_is_not_begun(
     first: Project, tmp_path: Path
 ) -> None:
-    if not may_mount():
-        pytest.skip("this machine makes no mount namespaces: unshare is absent or not allowed")
     cache = tmp_path / "cache"
     shutil.copytree(first.folder / ".dvc" / "cache", cache)
     other = clone(first, tmp_path / "other")

@@ -114,7 +114,7 @@ def two_steps(fabric, name):
     module = PretextTask(build(name))
     wrapped, optimizer = fabric.setup(module, torch.optim.SGD(module.parameters(), lr=1e-3))
     wrapped.mark_forward_method("step")
-    images, losses = given(name)[:5], []
+    images, losses = given(name)[:5], []  # an odd number: the shares differ in size
     mine = share(torch.arange(len(images)))
     for step in range(2):
         generator = torch.Generator().manual_seed(10 * step + fabric.global_rank)
