@@ -64,6 +64,11 @@ def row(work: str, against: str, measured: Mapping[str, float], bar: float, **mo
     }
 
 
+def at_most(work: str, against: str, value: float, bar: float, *, digits: int = 3) -> dict[str, Any]:
+    """One line of the table: a figure, shown with so many decimals, and the bar that it must not exceed."""
+    return {"work": work, "against": against, "value": round(value, digits), "bar": bar, "met": value <= bar}
+
+
 def resident_bytes(process: psutil.Process) -> int:
     """Memory of a process, pages of mapped files among it."""
     return int(process.memory_info().rss)

@@ -16,7 +16,7 @@ import numpy as np
 from isal import igzip
 from scipy import ndimage
 
-from benchmarks.timing import peak_mb, ratio, row, side_by_side, spread
+from benchmarks.timing import at_most, peak_mb, ratio, row, side_by_side, spread
 from kidney_ssl.data.volume import label_areas, read_volume
 
 LABELS = Path("../shared/kits23/labels")
@@ -111,15 +111,8 @@ def imaging_rows(images: list[Path]) -> tuple[list[dict[str, Any]], dict[str, An
             ),
         }
     worst = max(one["peak of a process that reads it MB"] - one["int16 volume MB"] for one in memory.values())
-    rows.append(
-        {
-            "work": "peak memory of a process that reads a volume, without the int16 volume, MB",
-            "against": "-",
-            "value": round(worst, 1),
-            "bar": 300,
-            "met": worst <= 300,
-        }
-    )
+    work = "peak memory of a process that reads a volume, without the int16 volume, MB"
+    rows.append(at_most(work, "-", worst, 300, digits=1))
     return rows, {"imaging, seconds": spread(seconds), "imaging, memory": memory}
 
 
