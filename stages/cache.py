@@ -19,8 +19,9 @@ def refuse_read_only(stage: str) -> None:
     """
     if stage in UNCACHED:
         return
+    cache = folder()
     for kept in ("files/md5", "runs"):
-        place = folder() / kept
+        place = cache / kept
         while not os.path.exists(place):  # noqa: PTH110 - Path.exists raises where a folder may not be entered
             place = place.parent
         if not os.access(place, os.W_OK | os.X_OK):
@@ -34,10 +35,9 @@ def folder() -> Path:
     """Where the project's configuration says that the cache is; a path in it is relative to its file, as in DVC."""
     from configobj import ConfigObj  # noqa: PLC0415 - DVC's own reader, and only a stage under DVC asks
 
-    found = ".dvc/cache"
+    found = Path(".dvc/cache")
     for config in CONFIGS:
         given = ConfigObj(str(config), encoding="utf-8").get("cache", {}).get("dir", "")
         if given:
-            # As DVC does it: an unknown ~user stays as it stands.
-            found = os.path.join(config.parent, os.path.expanduser(given))  # noqa: PTH111, PTH118
-    return Path(os.path.abspath(found))  # noqa: PTH100 - without following links
+            found = config.parent / os.path.expanduser(given)  # noqa: PTH111 - as DVC: ~nobody stays, Path would raise
+    return Path(os.path.abspath(found))  # noqa: PTH100 - as DVC: `..` is taken off the name, no link is followed
