@@ -1,16 +1,23 @@
 # Everything people and CI call. Each target sets up .venv by itself.
 .DELETE_ON_ERROR:
-.PHONY: repro plan folds setup test check bench clean
+.PHONY: help repro sweep plan folds setup test test-all check docs bench clean
 
 PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 
-repro: .venv/complete          ## run what is out of date in the study of params.yaml, WORKERS arms at a time
+help:                          ## list the targets
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+repro: .venv/complete          ## run what is out of date in the study of params.yaml, WORKERS trainings at a time
 	python -m stages $(WORKERS)
 
-plan: .venv/complete           ## what repro would do: stages, updates, hours, disk
+SHARE := 1/1
+sweep: .venv/complete          ## make the share SHARE=I/N of the trainings that the study lacks, without DVC
+	python -m kidney_ssl.cli sweep $(SHARE)
+
+plan: .venv/complete           ## what repro would take: updates, hours, disk; RATES=, DEVICE_RATES=
 	python -m stages.plan $(WORKERS)
 
 folds: .venv/complete          ## the study once for each fold of data.folds, and figures over them
@@ -25,8 +32,13 @@ setup: .venv/complete          ## make .venv, nothing else
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
-test: .venv/complete           ## all tests, two processes
-	pytest -n 2 --dist loadgroup --no-loadscope-reorder
+PYTEST := pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+test: .venv/complete           ## unit tests, two processes
+	$(PYTEST) tests/unit
+
+test-all: .venv/complete       ## all tests: whole studies, kills, processes that train together too
+	$(PYTEST)
 
 check: .venv/complete          ## style, types, import directions, known vulnerabilities where the network answers
 	ruff check .
@@ -35,5 +47,11 @@ check: .venv/complete          ## style, types, import directions, known vulnera
 	lint-imports --no-cache
 	python .ci/audit.py
 
-bench: .venv/complete          ## side-by-side measurements, written to metrics/benchmarks.json
-	python -m benchmarks
+docs: .venv/complete           ## the documentation as a site that opens without a network, in site/
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
+
+bench: .venv/complete          ## measurements, all or those of GROUPS, written to metrics/benchmarks.json
+	python -m benchmarks $(GROUPS)
+
+clean: .venv/complete          ## empty the run store, checkpoints and logs; no data, no result, no cache of DVC
+	python -m kidney_ssl.cli clean

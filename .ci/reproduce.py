@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
-import yaml
+from kidney_ssl.yamlfile import read_yaml
 
 # Trained bits differ between types of CPU, since sums are taken in another order. Where an arm's bytes are others than
 # the committed ones, its figures may differ by this much; where all are the same, the figures must be the same too.
@@ -38,6 +38,8 @@ TOLERANCE = {
     "specificity": 0.25,
 }
 DATA = ("download", "select", "slice", "normalize")  # no training: the same bytes everywhere
+CODE = "code"  # the stage, and the folder, of the versions of the code
+UNLOCKED = (CODE, "params")  # stages that run after every edit of a comment, of the code or of params.yaml
 SUMMARY = "metrics/summary.json"
 TESTS, TABLE = Path("logs/tests.xml"), Path("logs/reproduction.md")
 PROVED = {
@@ -122,8 +124,10 @@ def _limit(name: str) -> float:
 def drift(committed: Lock, found: Lock) -> list[str]:
     """What each stage was locked with and what it ran with: command, parameters, code and the names of its outputs.
 
-    Inputs that other stages write are left to the checks of those stages.
+    Inputs that other stages write are left to the checks of those stages, but for the versions of the code. That a
+    comment was edited is no drift.
     """
+    committed, found = ({name: of for name, of in lock.items() if name not in UNLOCKED} for lock in (committed, found))
     written = {path for stage in (*committed, *found) for lock in (committed, found) for path in outputs(lock, stage)}
     lines = [f"{stage}: not in the committed dvc.lock" for stage in found if stage not in committed]
     lines += [f"{stage}: no such stage any more" for stage in committed if stage not in found]
@@ -146,7 +150,7 @@ def _locked_with(stage: dict[str, Any], written: set[str]) -> dict[str, Any]:
 
 def locked(content: bytes) -> Lock:
     """Read the stages of a dvc.lock."""
-    stages: Lock = yaml.load(content, yaml.CSafeLoader)["stages"]
+    stages: Lock = read_yaml(content.decode())["stages"]
     return stages
 
 
@@ -175,7 +179,7 @@ def _near(committed: object, found: object, limit: float) -> bool:
 
 
 def _outcome(test: str) -> str:
-    """What became of a test in the last `make test` that wrote `TESTS`."""
+    """What became of a test in the last `make test-all` that wrote `TESTS`."""
     if not TESTS.exists():
         return f"{TESTS} is missing: run .ci/run"
     cases = [case for case in ElementTree.parse(TESTS).iter("testcase") if case.get("name") == test]
@@ -186,9 +190,15 @@ def _outcome(test: str) -> str:
 
 
 def _in_git(lock: Lock) -> dict[str, str]:
-    """Path and md5 of the outputs that git holds."""
+    """Path and md5 of the outputs that git holds, and of the versions of the code that stages read."""
     tracked = set(_git("ls-tree", "-r", "-z", "--name-only", "HEAD").decode().split("\0"))
-    return {path: md5 for stage in lock for path, md5 in outputs(lock, stage).items() if path in tracked}
+    files = {path: md5 for stage in lock for path, md5 in outputs(lock, stage).items()}
+    files |= {dep["path"]: dep["md5"] for of in lock.values() for dep in of.get("deps", ()) if _is_version(dep["path"])}
+    return {path: md5 for path, md5 in files.items() if path in tracked}
+
+
+def _is_version(path: str) -> bool:
+    return path.startswith(f"{CODE}/")
 
 
 def _md5(content: bytes) -> str:

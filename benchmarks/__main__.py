@@ -1,5 +1,9 @@
-"""Run every benchmark, write metrics/benchmarks.json and the table in README.md: `make bench`."""
+"""Run benchmarks, write metrics/benchmarks.json and the table in docs/benchmarks.md: `make bench`.
 
+`python -m benchmarks repro workers` runs these groups alone; the rows of all others stay as they were measured.
+"""
+
+import json
 import os
 import platform
 import sys
@@ -7,10 +11,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from kidney_ssl.files import write_text
 from kidney_ssl.jsonfile import write_json
 
-GROUPS = ("volumes", "preparation", "genesis", "views", "epochs", "repro")
-README = Path("README.md")
+GROUPS = ("volumes", "preparation", "genesis", "views", "epochs", "repro", "workers")
+RESULTS, PAGE = Path("metrics/benchmarks.json"), Path("docs/benchmarks.md")
 MARKS = "<!-- benchmarks -->", "<!-- /benchmarks -->"
 
 
@@ -20,20 +25,18 @@ def main() -> None:
     unknown = sorted(set(wanted) - set(GROUPS))
     if unknown:
         raise SystemExit(f"no such benchmark: {', '.join(unknown)}; there are {', '.join(GROUPS)}")
-    rows: list[dict[str, Any]] = []
-    details: dict[str, Any] = {}
+    results: dict[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     for group in wanted:
-        more, measured = import_module(f"benchmarks.{group}").run()
-        rows += more
-        details |= measured
-    text = table(rows)
-    print(text)
-    if set(wanted) == set(GROUPS):
+        rows, details = import_module(f"benchmarks.{group}").run()
         machine = {"cpus": os.cpu_count(), "machine": platform.machine(), "threads": 1}
-        write_json(Path("metrics/benchmarks.json"), {"rows": rows, "details": details, "measured_on": machine})
-        before, _, rest = README.read_text(encoding="utf-8").partition(MARKS[0])
-        after = rest.partition(MARKS[1])[2]
-        README.write_text(f"{before}{MARKS[0]}\n{text}{MARKS[1]}{after}", encoding="utf-8")
+        results[group] = {"rows": rows, "details": details, "measured_on": machine}
+        print(table(rows))
+    results = {group: results[group] for group in GROUPS if group in results}
+    write_json(RESULTS, results)
+    text = table([row for measured in results.values() for row in measured["rows"]])
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(MARKS[0])
+    after = rest.partition(MARKS[1])[2]
+    write_text(PAGE, f"{before}{MARKS[0]}\n{text}{MARKS[1]}{after}")
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -45,7 +48,8 @@ def table(rows: list[dict[str, Any]]) -> str:
             measured = f"{ratio['median']:.2f}x ({ratio['low']:.2f} to {ratio['high']:.2f})"
             bar = f"{one['bar']}x"
         else:
-            measured, bar = f"{one['value']}", f"at most {one['bar']}"
+            measured = f"{one['value']}"
+            bar = f"at most {one['bar']}" if "bar" in one else f"exactly {one['exactly']}"
         lines.append(f"| {one['work']} | {one['against']} | {measured} | {bar} | {'met' if one['met'] else 'missed'} |")
     return "\n".join(lines) + "\n"
 

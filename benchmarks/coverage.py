@@ -15,10 +15,11 @@ from scipy.sparse import csr_array
 from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
-from kidney_ssl.evaluation.arms import ArmPredictions
-from kidney_ssl.evaluation.bootstrap import Resampled, intervals, logit_interval, resample, spread
-from kidney_ssl.evaluation.differences import differences
-from kidney_ssl.evaluation.weighted import weighted_figure
+from kidney_ssl.statistics.arms import ArmPredictions
+from kidney_ssl.statistics.bootstrap import Resampled, intervals, logit_interval, resample
+from kidney_ssl.statistics.comparisons import planned_comparisons
+from kidney_ssl.statistics.crossed import standard_error
+from kidney_ssl.statistics.resampling import metric_values
 
 STUDIES = {10: 1000, 20: 1000, 50: 600, 100: 600, 400: 200}  # cases of a study -> studies
 DRAWS = 1000
@@ -29,7 +30,7 @@ CLASSES = np.array(["tumor", "kidney", "background"])
 # Logit of the probability: mean of each class, deviation between cases (all slices; tumor slices besides) and slices.
 MEANS = np.array([1.7, -1.4, -3.0])
 CASE_SD, TUMOR_SD, SLICE_SD = 0.8, 1.0, 1.0
-EASIER = 0.25  # a case of e times as many tumor slices has a larger tumour: this much is added to its tumor slices
+EASIER = 0.25  # a case of e times as many tumor slices has a larger tumor: this much is added to its tumor slices
 SHARED = 0.7  # correlation between two arms, of every effect
 AREAS = Path("../shared/kits23/slice_areas.csv.gz")  # case, slice and areas in pixels of every slice of KiTS23
 TUMOR_PX = 1000
@@ -119,21 +120,21 @@ def study(cases: int, generator: np.random.Generator) -> dict[str, np.ndarray | 
     drawn = resample(predictions, count=DRAWS, seed=generator, metrics=METRICS)
     by_slices = resample_slices(predictions, generator)
     ours = intervals(drawn)["one"]
-    against = {one.metric: one for one in differences(drawn, baseline="other", swaps=1, seed=generator)}
+    against = {one.metric: one for one in planned_comparisons(drawn, baseline="other", swaps=1, seed=generator)}
     found: dict[str, np.ndarray | None] = {}
     for metric in METRICS:
-        left_out = weighted_figure(predictions, metric, 1 - np.eye(cases, dtype=np.int16))
+        left_out = metric_values(predictions, metric, 1 - np.eye(cases, dtype=np.int16))
         difference = f"difference in {metric}"
         found[metric] = found[difference] = None
-        interval, paired = ours[metric], against[metric]
+        interval, paired = ours[metric], against[metric].difference
         if interval.low is not None and interval.high is not None:
             draws = (by_slices[metric][0], drawn.draws[metric][0])
-            found[metric] = _ends(drawn, draws, float(interval.point or 0), left_out[0], (interval.low, interval.high))
+            found[metric] = _ends(drawn, draws, float(interval.value or 0), left_out[0], (interval.low, interval.high))
         if paired.low is not None and paired.high is not None:
             draws = (np.subtract(*by_slices[metric]), np.subtract(*drawn.draws[metric]))
             default = (paired.low, paired.high)
             found[difference] = _ends(
-                drawn, draws, float(paired.point or 0), np.subtract(*left_out), default, bounded=False
+                drawn, draws, float(paired.value or 0), np.subtract(*left_out), default, bounded=False
             )
     return found
 
@@ -149,7 +150,7 @@ def _ends(
 ) -> np.ndarray:
     """Both ends by each of `METHODS`, from resamples of slices and of cases."""
     of_slices, of_cases = draws
-    deviation = float(spread(of_cases, drawn))
+    deviation = float(standard_error(of_cases, len(drawn.predictions.names)))
     quantile = float(stats.t.ppf(0.975, len(drawn.predictions.names) - 1))
     plain = (point - quantile * deviation, point + quantile * deviation)
     return np.array(
@@ -158,7 +159,7 @@ def _ends(
             np.quantile(of_cases, [0.025, 0.975]),
             accelerated(point, of_cases, left_out),
             plain,
-            logit_interval(point, deviation, quantile) if bounded else plain,
+            logit_interval(point, quantile * deviation) if bounded else plain,
             default,
         ]
     )

@@ -5,41 +5,29 @@ The bare step has the network's own inputs, recorded once, and does forward, bac
 """
 
 import tempfile
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
 from benchmarks.timing import ratio, row, side_by_side, spread
-from kidney_ssl import pretext
+from kidney_ssl import methods
+from kidney_ssl.engine.batches import Part, Slices
+from kidney_ssl.engine.device import make_fabric
+from kidney_ssl.engine.loop import TrainingContext, train
+from kidney_ssl.finetune import Classification
+from kidney_ssl.methods.base import Setting
 from kidney_ssl.models.resnet import classifier
-from kidney_ssl.pretext.base import Setting
-from kidney_ssl.training.batches import Slices
-from kidney_ssl.training.checkpoint import Checkpoint
-from kidney_ssl.training.device import make_fabric
-from kidney_ssl.training.finetune import Classification
-from kidney_ssl.training.loop import train
-from kidney_ssl.training.pretrain import PretextTask
+from kidney_ssl.pretrain import PretextTask
 
 SIZE, BATCH, STEPS, ROUNDS = 64, 16, 3, 7
 REGIONS = {"left": (0.4, 0.7, 0.1, 0.4), "right": (0.4, 0.7, 0.6, 0.9)}
 BARS = {"fine-tuning": 0.95, "rotation": 0.95}  # the others move more data: 0.85
-
-
-class _Nothing:
-    """Nothing happens after an epoch."""
-
-    def __call__(self, epoch: int) -> dict[str, float]:
-        return {}
-
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        pass
 
 
 def run() -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -51,23 +39,22 @@ def run() -> tuple[list[dict[str, Any]], dict[str, Any]]:
         np.save(Path(folder) / "images.npy", drawn.astype(np.float16))
         images = np.load(Path(folder) / "images.npy", mmap_mode="r")
         masks = (4 * images).clip(0, 3).astype(np.uint8)  # float16 rounds up to 1
-        slices = Slices(images, np.arange(len(images)) % 2, device=fabric.device, resident="never")
-        for name in ("fine-tuning", *pretext.METHODS):
-            task, network = make_task(name, masks)
+        part = Part(images, pd.DataFrame({"label": np.arange(len(images)) % 2}))
+        for name in ("fine-tuning", *methods.METHODS):
+            task, network = make_task(name)
+            read = masks if name != "fine-tuning" and methods.load(name).reads_masks else None
+            slices = Slices(replace(part, masks=read), device=fabric.device, resident="never")
             optimizer = partial(torch.optim.Adam, list(task.parameters()), lr=1e-4, fused=True)
             inputs = recorded_inputs(task, network, slices)
             epoch = partial(
                 train,
-                fabric,
+                TrainingContext(fabric, name, 0, Path(folder) / "never.pt", 1e9),
                 task,
                 slices,
                 optimizer(),
                 epochs=1,
                 batch_size=BATCH,
-                seed=0,
-                label=name,
-                after_epoch=_Nothing(),
-                checkpoint=Checkpoint(Path(folder) / "never.pt", 1e9),
+                after_epoch=lambda _: {},
             )
             seconds = side_by_side(
                 {"epoch": epoch, "bare": partial(bare_steps, network, optimizer(), inputs)}, rounds=ROUNDS, label=name
@@ -78,14 +65,14 @@ def run() -> tuple[list[dict[str, Any]], dict[str, Any]]:
     return rows, details
 
 
-def make_task(name: str, masks: np.ndarray) -> tuple[nn.Module, nn.Module]:
-    """What the loop trains, and the network in it; `masks` are for a method that reads them."""
+def make_task(name: str) -> tuple[nn.Module, nn.Module]:
+    """What the loop trains, and the network in it."""
     if name == "fine-tuning":
         model = classifier("resnet18", 0)
         return Classification(model), model
-    method = pretext.load(name)
+    method = methods.load(name)
     built = method(Setting("resnet18", SIZE, REGIONS, 0), method.Parameters())
-    return PretextTask(built, masks if method.reads_masks else None), getattr(built, "unet", built.encoder)
+    return PretextTask(built), getattr(built, "unet", built.encoder)
 
 
 def recorded_inputs(task: Any, network: nn.Module, slices: Slices) -> list[Tensor]:

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.timing import ratio, row, side_by_side, spread
-from kidney_ssl.pretext.genesis import GenesisOptions, apply, draw
-from tests.pretext import published_genesis
+from kidney_ssl.methods.genesis import GenesisOptions, apply, draw
+from tests.unit.methods import published_genesis
 
 BATCH, SIZE = 8, 512
 ROUNDS = 25  # many, since the loop's time depends on how many of its images are shuffled

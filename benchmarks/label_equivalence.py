@@ -7,9 +7,9 @@ below 0, in standard deviations; the arm has twice the labels. Slices and cases 
 import numpy as np
 from scipy.special import expit
 
-from kidney_ssl.evaluation.arms import ArmPredictions
-from kidney_ssl.evaluation.bootstrap import resample
-from kidney_ssl.evaluation.learning import equivalences
+from kidney_ssl.statistics.arms import ArmPredictions
+from kidney_ssl.statistics.bootstrap import resample
+from kidney_ssl.statistics.learning_curves import label_equivalences
 
 PERCENTS = (5, 10, 20, 40, 80)
 ASKED = (10, 20)  # whose double is a budget, so that no straight line between budgets misleads
@@ -48,10 +48,10 @@ def main() -> None:
                 percent: resample(one, count=RESAMPLES, seed=number, metrics=["auroc"])
                 for percent, one in budgets.items()
             }
-            for one in equivalences(drawn, baseline="baseline", metrics=["auroc"]):
-                if one.percent in held:
-                    # An open end lies beyond the budgets, so beyond the truth.
-                    held[one.percent] += (one.low or 0) < 2 * one.percent < (one.high or np.inf)
+            found = label_equivalences(drawn, baseline="baseline", metrics=["auroc"])
+            for (_, _, percent), one in found.items():
+                if percent in held and one.low is not None and one.high is not None:
+                    held[percent] += one.low < 2 * percent < one.high
         print(f"{cases} cases: " + ", ".join(f"{100 * held[one] / STUDIES:.1f} % at {one} %" for one in ASKED))
 
 

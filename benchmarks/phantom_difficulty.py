@@ -1,6 +1,6 @@
 """Is the phantom study neither trivial nor noise? Run it in a project folder after `dvc repro`.
 
-Among tumor and kidney slices of the test cases: what a classifier without sight of the tumour can earn (a logistic
+Among tumor and kidney slices of the test cases: what a classifier without sight of the tumor can earn (a logistic
 regression on a 16 x 16 thumbnail, the slice's position and the body's area), beside the trained ResNet of the arm
 `random`, with intervals by resampling cases. The stage `shortcut` measures the same with more features.
 """
@@ -12,16 +12,16 @@ import pandas as pd
 from sklearn.metrics import roc_auc_score
 
 from kidney_ssl.data.arrays import load_rows
-from kidney_ssl.evaluation.shortcut import ALL, FIGURES, Slices, probe, read_slices
+from kidney_ssl.metrics.shortcut import ALL, METRICS, Features, probe, read_features
 
 SEEN = {"thumbnail": slice(None), "position": slice(1), "body_area": slice(1)}  # their columns, without squares
 
 
-def slices_of(part: str) -> Slices:
+def slices_of(part: str) -> Features:
     """Thumbnail, position and body area of the tumor and kidney slices of a part."""
     rows = load_rows(Path(f"data/slices/{part}.csv"))
-    one = read_slices(Path(f"data/normalized/{part}_images.npy"), rows, ()).of(FIGURES["auroc_against_kidney"])
-    return Slices({name: one.features[name][:, columns] for name, columns in SEEN.items()}, one.rows)
+    one = read_features(Path(f"data/normalized/{part}_images.npy"), rows, ()).of(METRICS["auroc_against_kidney"])
+    return Features({name: one.groups[name][:, columns] for name, columns in SEEN.items()}, one.rows)
 
 
 def intervals(rows: pd.DataFrame, scores: dict[str, np.ndarray], draws: int = 2000) -> dict[str, tuple[float, float]]:
@@ -46,7 +46,7 @@ def run() -> dict[str, float]:
     if isinstance(fitted, str):
         raise SystemExit(f"no shortcut probe: {fitted}")
     test_rows = test.rows
-    predictions = pd.read_csv("models/finetune/random-100-0/predictions.csv", keep_default_na=False)
+    predictions = pd.read_csv("models/finetune/random/100-0/predictions.csv", keep_default_na=False)
     network = test_rows.merge(predictions[predictions["part"] == "test"], on=["case", "slice"], validate="one_to_one")
     scores = {
         "shortcut": fitted[0].decision_function(test.columns(ALL)),

@@ -8,20 +8,20 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 
-from kidney_ssl import params
+from kidney_ssl import config
 from kidney_ssl.data.phantom import make_case
 
 CASES = (0, 1, 3, 7, 12, 20)
-COLOURS = {1: "#e8c33c", 2: "#e4572e", 3: "#4aa8ff"}  # kidney, tumour, cyst
+COLOURS = {1: "#e8c33c", 2: "#e4572e", 3: "#4aa8ff"}  # kidney, tumor, cyst
 WINDOW = (-150, 250)  # HU, as a radiologist looks at an abdomen
 
 
 def draw(path: Path) -> None:
-    """Draw one column a case: the slice with the largest tumour, without and with outlines."""
+    """Draw one column a case: the slice with the largest tumor, without and with outlines."""
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    settings = params.load().phantom
+    settings = config.load().phantom
     figure, axes = plt.subplots(2, len(CASES), figsize=(2.4 * len(CASES), 4.6), facecolor="black")
     for column, number in enumerate(CASES):
         imaging, labels, spacing = make_case(number, size=settings.size, slices=settings.slices, seed=settings.seed)

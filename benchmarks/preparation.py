@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import yaml
 
 from benchmarks.timing import at_most, peak_mb, resident_bytes
 from kidney_ssl.data.phantom import write_case
+from kidney_ssl.yamlfile import dump_yaml, read_yaml
 
 CASES = 8
 SIZE = 192
@@ -43,11 +43,11 @@ def make_study(folder: Path, cases: int) -> None:
     """Lay a directory study of phantom cases, each as large as the next: the same few cases under new names."""
     for number in range(cases):
         write_case(folder / "raw" / f"case_{number:05d}", number % CASES, size=SIZE, slices=1.0, seed=0)
-    params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    params = read_yaml((ROOT / "params.yaml").read_text(encoding="utf-8"))
     params["data"] |= {"source": "directory", "root": "raw"}
     params["select"]["min_tumor_px"] *= (SIZE // params["phantom"]["size"]) ** 2
     params["slice"]["image_size"] = SIZE
-    (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    (folder / "params.yaml").write_text(dump_yaml(params), encoding="utf-8")
     measured(folder, "download")
 
 

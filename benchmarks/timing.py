@@ -69,6 +69,11 @@ def at_most(work: str, against: str, value: float, bar: float, *, digits: int = 
     return {"work": work, "against": against, "value": round(value, digits), "bar": bar, "met": value <= bar}
 
 
+def exactly(work: str, against: str, value: int, wanted: int) -> dict[str, Any]:
+    """One line of the table: a count, and what it must be."""
+    return {"work": work, "against": against, "value": value, "exactly": wanted, "met": value == wanted}
+
+
 def resident_bytes(process: psutil.Process) -> int:
     """Memory of a process, pages of mapped files among it."""
     return int(process.memory_info().rss)

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from benchmarks.timing import ratio, row, side_by_side, spread
-from kidney_ssl.pretext.simclr import SimclrOptions, apply_views, draw_views
+from kidney_ssl.methods.views import ViewOptions, apply_views, draw_views
 
 SIDE, SLICES = 512, 8
 
@@ -16,7 +16,7 @@ SIDE, SLICES = 512, 8
 def run() -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Measure; rows of the table, and what stands behind them."""
     torch.set_num_threads(1)
-    options, generator = SimclrOptions(), torch.Generator().manual_seed(0)
+    options, generator = ViewOptions(), torch.Generator().manual_seed(0)
     grey = np.random.default_rng(0).integers(0, 256, (SLICES, SIDE, SIDE), dtype=np.uint8)
     images = torch.from_numpy(grey).float().div(255).unsqueeze(1)
     transform = lightly_transform(options)
@@ -47,7 +47,7 @@ def run() -> tuple[list[dict[str, Any]], dict[str, Any]]:
     return rows, {"views, seconds": spread(seconds)}
 
 
-def lightly_transform(options: SimclrOptions) -> Any:
+def lightly_transform(options: ViewOptions) -> Any:
     """The library's transform with our operations: no hue, no saturation, no grey, no solarisation."""
     from lightly.transforms import SimCLRTransform
 

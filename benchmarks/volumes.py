@@ -1,7 +1,7 @@
 """Reading volumes: against nibabel, SimpleITK and the bare inflate of the same files, one thread each.
 
 The label volumes are the 26 real ones of ../shared. Imaging is made around real labels: float64, whole HU, kidneys,
-tumours and noise inside a round body, air outside.
+tumors and noise inside a round body, air outside.
 """
 
 import os

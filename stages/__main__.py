@@ -1,108 +1,114 @@
-"""The study of params.yaml, several arms at a time: `python -m stages [workers]`.
+"""The study of params.yaml: `python -m stages [workers]`, which `make repro` calls.
 
-The same as `dvc repro`, which runs one stage after the other. Here what all arms share is run first; then each
-pretraining with the arms that start from it is a chain of its own, and `workers` chains run side by side; `dvc repro`
-ends it. Chains share no stage, so `--single-item` cannot run one twice.
+The results are those of `dvc repro`, which trains one network after the other. Here DVC first runs without training:
+it makes the arrays, takes what its caches and the run store have, and so finds the missing trainings. Workers then
+train in parallel, and a second `dvc repro` collects the results. The output of DVC and its stages goes to
+logs/repro.log.
 """
 
 import os
-import shutil
-import subprocess
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from itertools import product
+import sys
+import time
+from collections.abc import Collection, Sequence
+from pathlib import Path
 
-from kidney_ssl import params
-from kidney_ssl.errors import InputError
-from kidney_ssl.params import Params
-from stages import mend, run
+from kidney_ssl import config
+from kidney_ssl.config import Params
+from kidney_ssl.jobs.all import study_jobs
+from kidney_ssl.jobs.base import Job
+from kidney_ssl.jobs.pool import run_workers, visible_gpus, worker_count, worker_environments
+from kidney_ssl.jobs.progress import Progress
+from kidney_ssl.jobs.study import ASK, Study
+from kidney_ssl.jobs.sweep import WANTED, refuse_failed
+from kidney_ssl.planning.counts import count_slices
+from kidney_ssl.planning.disk import disk, refuse_full_disk
+from kidney_ssl.planning.missing import missing_jobs, planned_study
+from stages import mend
+from stages.out_of_date import LOOKS, out_of_date
+from stages.terminal import TRAINED, announcement, duration, outcome
+from stages.watch import LOG, ask, repro
 
-DVC = ("dvc", "--wait-for-lock", "repro")
+ASKED = Path("checkpoints/wanted")  # names of the trainings that DVC asked for
 
 
 def main(workers: str = "") -> None:
-    """Run what is out of date; `workers` chains at a time, by default one for each core, on a GPU one."""
-    settings = params.load()
-    mend.main()
-    # The steps of a training free and take the same memory over and over: keep it, giving it back costs a twentieth.
-    os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**30))
-    os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**25))
-    count = worker_count(settings, workers)
-    if count > 1 and subprocess.run(["dvc", "status", "--quiet"], check=False).returncode:
-        _call(
-            [*DVC, "normalize", *(f"initialize@{name}" for name in settings.initialize.model_dump(exclude_none=True))]
+    """Run what is out of date, with as many workers as are asked for, by default one for each GPU, else core."""
+    started = time.monotonic()
+    try:
+        _run(workers)
+    except KeyboardInterrupt:
+        print(
+            f"\ninterrupted after {duration(time.monotonic() - started)}; `make repro` goes on from here",
+            file=sys.stderr,
         )
-        _side_by_side([*chains(settings), ["shortcut"]], count)
-        # These look at the baseline's predictions, which are an arm's own.
-        explained = [f"explain@{arm}" for arm in settings.arms]
-        _side_by_side([group for start in range(count) if (group := explained[start::count])], count)
-    _call([*DVC])
+        sys.exit(130)
+    print(*outcome(time.monotonic() - started), sep="\n")
 
 
-def chains(settings: Params) -> list[list[str]]:
-    """Stages of each start of an arm, in the order they must run; the long chains, with a pretraining, first."""
-    found: dict[str, list[str]] = {f"pretrain/{name}": [f"pretrain@{name}"] for name in settings.pretrain.methods}
-    for arm, block in settings.arms.items():
-        stages = [f"arm@{arm}"]
-        for percent, seed in product(settings.percents, settings.seeds):
-            stages += [f"{stage}@{arm}-{percent}-{seed}" for stage in ("finetune", "evaluate")]
-        for extra in settings.extra_runs:
-            stages += [f"{stage}@{arm}-{extra}" for stage in ("finetune_extra", "evaluate_extra")]
-        if block.weights.startswith("pretrain/"):
-            found[block.weights] += stages
-        else:
-            found[arm] = stages
-    return list(found.values())
+def _run(workers: str) -> None:
+    settings = config.load()
+    count, gpus = workers_of(settings, workers)
+    mend.main()
+    to_run = out_of_date()
+    planned = planned_study(settings)
+    missing = missing_jobs(planned, to_run)
+    print(announcement(to_run, missing, count), flush=True)
+    if not os.environ.get("KIDNEY_INSIST"):
+        _refuse_full_disk(planned, to_run, missing, count)
+    LOG.unlink(missing_ok=True)
+    # Stages start trainings of several processes themselves, one after the other.
+    alone = settings.compute.devices * settings.compute.nodes == 1
+    with Progress(planned.store, missing if alone else [], stages=to_run, lines=count) as shown:
+        if alone and to_run - LOOKS:
+            initial = [f"initialize@{name}" for name in settings.initialize]
+            repro(shown, "normalize", *initial)
+            wanted = _ask(shown)
+            # A new study: the one above holds checksums of arrays that have since been replaced.
+            jobs = study_jobs(Study(settings), wanted)
+            shown.expect(jobs)
+            if jobs:
+                _train(count, gpus, shown)
+        repro(shown)
 
 
-def _side_by_side(work: list[list[str]], workers: int) -> None:
-    """Run chains, `workers` at a time; each chain's output is shown when it ends, the first failure stops the rest."""
-    from tqdm import tqdm  # noqa: PLC0415 - only when there is something to run
-
-    with (
-        ThreadPoolExecutor(workers) as pool,
-        tqdm(total=len(work), desc="arms", unit="chain", disable=None) as bar,
-    ):
-        running = {
-            pool.submit(
-                subprocess.run,
-                [*DVC, "--single-item", *chain],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                check=False,
-            ): chain
-            for chain in work
-        }
-        for done in as_completed(running):
-            bar.write(done.result().stdout, end="")
-            bar.update()
-            if done.result().returncode:
-                pool.shutdown(cancel_futures=True)
-                raise InputError(f"one of {', '.join(running[done])} failed, see above; `dvc repro` goes on from there")
+def _refuse_full_disk(study: Study, to_run: Collection[str], missing: Sequence[Job], workers: int) -> None:
+    """Refuse to start what does not fit on the disk; a folder that was not read yet is not checked."""
+    counts = count_slices(study.settings, fresh="select" not in to_run)
+    if to_run and counts is not None:
+        refuse_full_disk(disk(study, counts, to_run, missing, workers))
 
 
-def _call(command: list[str]) -> None:
-    if subprocess.run(command, check=False).returncode:
-        raise InputError("dvc repro failed, see above")
+def _ask(shown: Progress) -> list[str]:
+    """Run DVC as far as possible without training; return the names of the missing trainings."""
+    log = Path("logs/ask.log")
+    for file in (ASKED, log):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.unlink(missing_ok=True)
+    ask(shown, log, {ASK: str(ASKED)}, TRAINED)
+    return ASKED.read_text(encoding="utf-8").splitlines() if ASKED.exists() else []
 
 
-def worker_count(settings: Params, workers: str = "") -> int:
-    """Chains to run at a time: what is asked for; else one on a GPU or on several nodes, or what the cores allow.
-
-    Chains on one GPU would share its memory, those on several nodes the port where processes meet.
-
-    Raises:
-        InputError: `workers` is no number from 1.
-    """
-    if workers and not (workers.isdecimal() and int(workers) > 0):
-        raise InputError(f"workers: '{workers}' is no number of chains to run at a time: give 1 or more")
-    if workers:
-        return int(workers)
+def workers_of(settings: Params, asked: str) -> tuple[int, list[str]]:
+    """Number of workers, and the GPUs they share; one worker if a training takes several processes."""
     compute = settings.compute
-    if compute.nodes > 1 or (compute.device != "cpu" and shutil.which("nvidia-smi")):
-        return 1
-    return max(1, len(os.sched_getaffinity(0)) // (compute.threads * compute.devices))
+    gpus = visible_gpus() if compute.device != "cpu" else []
+    count = worker_count(asked, gpus=len(gpus), threads=compute.threads)
+    return count if compute.devices * compute.nodes == 1 else 1, gpus
+
+
+def _train(workers: int, gpus: list[str], shown: Progress) -> None:
+    # Training steps free and allocate the same memory again and again; giving it back costs 5 % of the time.
+    shared = {"MALLOC_TRIM_THRESHOLD_": str(2**30), "MALLOC_MMAP_THRESHOLD_": str(2**25)}
+    shared |= {"KIDNEY_SWEEP": str(os.getpid()), WANTED: str(ASKED)}
+    failed = run_workers(
+        [[sys.executable, "-m", "stages.sweep", f"{at}/{workers}"] for at in range(1, workers + 1)],
+        [shared | one for one in worker_environments(workers, gpus)],
+        shown,
+    )
+    refuse_failed(failed)
 
 
 if __name__ == "__main__":
+    from stages.run import run
+
     run(main)

@@ -1,21 +1,22 @@
-"""DVC's cache, before a stage spends hours on what DVC could then not keep."""
+"""Check that DVC's cache is writable before a stage spends hours on results that DVC could not keep."""
 
 import os
 from pathlib import Path
 
 from kidney_ssl.errors import InputError
 
-CONFIGS = (Path(".dvc/config"), Path(".dvc/config.local"))  # the later one holds
-UNCACHED = ("evaluate", "report", "shortcut")  # what they write is in git, and none of it in the cache
+CONFIGS = (Path(".dvc/config"), Path(".dvc/config.local"))  # the later one takes precedence
+UNCACHED = ("code", "params", "shortcut", "source")  # they write nothing into the cache
 
 
 def refuse_read_only(stage: str) -> None:
-    """Refuse a cache that may not be written to a stage that needs it; one that is read suffices where nothing runs.
+    """Refuse to run a stage that needs the cache if the cache is read-only.
 
-    A cache that is named in the configuration of the user or the machine alone is not looked at.
+    A read-only cache is enough where no stage runs. A cache set only in the user's or the machine's configuration is
+    not checked.
 
     Raises:
-        InputError: where it lies, and what to do.
+        InputError: the cache is read-only.
     """
     if stage in UNCACHED:
         return
@@ -26,18 +27,18 @@ def refuse_read_only(stage: str) -> None:
             place = place.parent
         if not os.access(place, os.W_OK | os.X_OK):
             raise InputError(
-                f"{place}: DVC's cache may not be written, so what this stage makes could not be kept: mount it to be "
-                "written, or take another by `dvc config --local cache.dir <folder>`"
+                f"{place}: DVC's cache is read-only, so the results of this stage could not be kept: mount it "
+                "writable, or choose another one with `dvc config --local cache.dir <folder>`"
             )
 
 
 def folder() -> Path:
-    """Where the project's configuration says that the cache is; a path in it is relative to its file, as in DVC."""
-    from configobj import ConfigObj  # noqa: PLC0415 - DVC's own reader, and only a stage under DVC asks
+    """Folder of the cache by the project's configuration; paths are relative to the configuration file, as in DVC."""
+    from configobj import ConfigObj  # noqa: PLC0415 - DVC's own reader, needed only under DVC
 
     found = Path(".dvc/cache")
     for config in CONFIGS:
         given = ConfigObj(str(config), encoding="utf-8").get("cache", {}).get("dir", "")
         if given:
-            found = config.parent / os.path.expanduser(given)  # noqa: PTH111 - as DVC: ~nobody stays, Path would raise
-    return Path(os.path.abspath(found))  # noqa: PTH100 - as DVC: `..` is taken off the name, no link is followed
+            found = config.parent / os.path.expanduser(given)  # noqa: PTH111 - as in DVC: an unknown ~user stays; Path would raise
+    return Path(os.path.abspath(found))  # noqa: PTH100 - as in DVC: resolves `..` without following links

@@ -1,11 +1,15 @@
-"""Bring the volumes into the store and list them in data/manifest.csv."""
+"""Bring the volumes into the store; list them in data/manifest.csv and their patients in data/patients.csv."""
 
 from pathlib import Path
 
-from kidney_ssl import params
+import pandas as pd
+
+from kidney_ssl import config
 from kidney_ssl.data import kits23, manifest
+from kidney_ssl.data.case_names import numbered_case
+from kidney_ssl.data.patients import COLUMNS, patients_of
 from kidney_ssl.data.phantom_store import fill_phantom_store
-from stages import run
+from kidney_ssl.files import write_csv, write_text
 
 LICENCES = {
     "kits23": kits23.LICENCE,
@@ -15,22 +19,27 @@ LICENCES = {
 
 
 def main() -> None:
-    """Make, fetch or find the volumes of `data.source`."""
-    settings = params.load()
+    """Generate, fetch or find the volumes of `data.source`."""
+    settings = config.load()
     data, store, workers = settings.data, settings.data.store, settings.compute.workers
     if data.source == "kits23":
         rows = kits23.download(store, cases=data.cases, exclude=data.exclude, **settings.kits23.model_dump())
     elif data.source == "phantom":
-        made = [f"case_{number:05d}" for number in range(settings.phantom.cases)]
+        made = list(map(numbered_case, range(settings.phantom.cases)))
         names = manifest.choose_cases(made, data.cases, data.exclude)
+        store = data.phantom_store
         fill_phantom_store(store, names, workers=workers, **settings.phantom.model_dump(exclude={"cases"}))
         rows = manifest.scan(store, names, [], workers=workers)
     else:
         rows = manifest.scan(store, data.cases, data.exclude, workers=workers)
+    patients = patients_of(sorted({row.case for row in rows}), data.patients_given)
     manifest.write_manifest(Path("data/manifest.csv"), rows)
-    Path("data/LICENSE.txt").write_text(LICENCES[data.source], encoding="utf-8")
+    write_csv(Path("data/patients.csv"), pd.DataFrame(patients.items(), columns=COLUMNS))
+    write_text(Path("data/LICENSE.txt"), LICENCES[data.source])
     print(manifest.describe(rows))
 
 
 if __name__ == "__main__":
+    from stages.run import run
+
     run(main)

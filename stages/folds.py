@@ -1,13 +1,12 @@
 """Cross-validation: the study of params.yaml once for each fold, `python -m stages.folds [workers]`.
 
-Each fold runs in a copy of the project of its own, checkpoints/folds/fold-<k>: HEAD, then the working tree as it
-stands, then `data.fold`. So nothing here is touched, whatever happens. The copy shares DVC's cache and the store of
-volumes, and is deleted when its fold is saved as the DVC experiment fold-<k>. Run again after an interruption, the fold
-that was cut off goes on from its checkpoints, and finished ones come out of the run cache.
+Each fold runs in its own copy of the project, checkpoints/folds/fold-<k>: HEAD plus the changes of the working tree,
+with `data.fold` set. Nothing in the project itself changes. The copy shares DVC's cache, the store of volumes and the
+run store. It is deleted once its fold is saved as the DVC experiment fold-<k>. After an interruption the same command
+continues the unfinished fold from its checkpoints and takes finished folds from the run cache.
 """
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -17,24 +16,26 @@ import pandas as pd
 from dvc.utils.serialize import modify_yaml
 from filelock import FileLock, Timeout
 
-from kidney_ssl import params
+from kidney_ssl import config
+from kidney_ssl.config import Params
 from kidney_ssl.data.arrays import load_rows
 from kidney_ssl.errors import InputError
-from kidney_ssl.evaluation.folds import Fold, over_folds
-from kidney_ssl.evaluation.metrics import read_predictions
+from kidney_ssl.files import write_text
+from kidney_ssl.jobs.pool import ended_together
 from kidney_ssl.jsonfile import write_json
-from kidney_ssl.params import Params
+from kidney_ssl.metrics.classification import read_predictions
+from kidney_ssl.metrics.over_seeds import Run
 from kidney_ssl.report.folds_table import folds_markdown
-from stages import run
-from stages.__main__ import worker_count
+from kidney_ssl.statistics.cross_validation import Fold, over_folds
+from stages.__main__ import workers_of
 
 COPIES = Path("checkpoints/folds")
 
 
 def main(workers: str = "") -> None:
     """Write metrics/folds.json and report/folds.md; `workers` as in `python -m stages`."""
-    settings = params.load()
-    worker_count(settings, workers)  # a wrong number is refused before anything is copied
+    settings = config.load()
+    workers_of(settings, workers)  # refuses a wrong number before anything is copied
     if subprocess.run(["git", "rev-parse", "--quiet", "--verify", "HEAD"], capture_output=True, check=False).returncode:
         raise InputError("folds are saved as DVC experiments of a commit, and there is none here: `git commit` first")
     COPIES.mkdir(parents=True, exist_ok=True)
@@ -47,22 +48,22 @@ def main(workers: str = "") -> None:
     found = over_folds(folds, baseline=plan.baseline, resamples=plan.resamples, seed=plan.seed)
     text = folds_markdown(found, source=settings.data.source, primary=plan.primary)
     write_json(Path("metrics/folds.json"), found)
-    Path("report/folds.md").write_text(text, encoding="utf-8")
+    write_text(Path("report/folds.md"), text)
     print(text)
 
 
 def _run(fold: int, settings: Params, workers: str) -> Fold:
-    """Run one fold in its copy, save it as an experiment and read what it left."""
+    """Run one fold in its copy, save it as an experiment and read its results."""
     print(f"fold {fold} of {settings.data.folds}", flush=True)
     copy = COPIES / f"fold-{fold}"
     _make_copy(copy)
     with modify_yaml(str(copy / "params.yaml")) as content:
         content["data"]["fold"] = fold
     _share(copy, settings)
-    # The copy's own code: the package is installed from here.
-    environment = os.environ | {"PYTHONPATH": str((copy / "src").resolve())}
     command = [sys.executable, "-m", "stages", *([workers] if workers else [])]
-    if subprocess.run(command, cwd=copy, env=environment, check=False).returncode:
+    with ended_together() as start:
+        failed = start(command, {}, cwd=copy).wait()
+    if failed:
         raise InputError(f"fold {fold} failed, see above; `make folds` goes on from there")
     found = _read(copy, settings)
     _save(copy, f"fold-{fold}")
@@ -73,52 +74,63 @@ def _run(fold: int, settings: Params, workers: str) -> Fold:
 def _make_copy(copy: Path) -> None:
     """Clone HEAD, and lay the working tree over it: what is in git or about to be.
 
-    Of a copy that was cut off only the checkpoints are kept: what it finished is in the cache.
+    Nothing of a copy that was cut off is kept: what it finished is in the cache, its checkpoints are in the run store.
     """
-    fresh = copy.with_suffix(".new")
-    shutil.rmtree(fresh, ignore_errors=True)
-    _output("git", "clone", "--quiet", ".", str(fresh))
+    shutil.rmtree(copy, ignore_errors=True)
+    _output("git", "clone", "--quiet", ".", str(copy))
     for name in _output("git", "ls-files", "--cached", "--others", "--exclude-standard", "-z").split("\0"):
         if name and Path(name).is_file():
-            (fresh / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(name, fresh / name)
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(name, copy / name)
         elif name:
-            (fresh / name).unlink(missing_ok=True)
-    if (copy / "checkpoints").exists():
-        (copy / "checkpoints").rename(fresh / "checkpoints")
-    shutil.rmtree(copy, ignore_errors=True)
-    fresh.rename(copy)
+            (copy / name).unlink(missing_ok=True)
 
 
 def _share(copy: Path, settings: Params) -> None:
-    """Let the copy use DVC's cache and the store of volumes that are here."""
+    """Let the copy use DVC's cache, the store of volumes and the run store that are here."""
     own = Path(".dvc/config.local")
     if own.exists():
         shutil.copyfile(own, copy / own)
     cache = _output("dvc", "cache", "dir").strip()
     _output("dvc", "cache", "dir", "--quiet", "--local", cache, cwd=copy)
-    key = "root" if settings.data.source == "directory" else "raw_dir"
-    given, store = Path(getattr(settings.data, key)), settings.data.store
-    if store.is_absolute():
+    if settings.data.source == "directory":
+        _share_folder(copy, "data.root", settings.data.root, settings.data.store)
+    else:
+        settings.data.store.mkdir(parents=True, exist_ok=True)
+        _share_folder(copy, "data.raw_dir", settings.data.raw_dir, settings.data.store)
+    if isinstance(table := settings.data.patients_given, Path):
+        _share_folder(copy, "data.patients", settings.data.patients, table)
+    settings.compute.store_folder.mkdir(parents=True, exist_ok=True)
+    _share_folder(copy, "compute.store", settings.compute.store, settings.compute.store_folder)
+
+
+def _share_folder(copy: Path, key: str, given: str | None, folder: Path) -> None:
+    """Make a folder or file that params.yaml names, relative to here, the same in the copy: by a link, in no git.
+
+    Args:
+        copy: of the project.
+        key: of params.yaml.
+        given: its value.
+        folder: that value with its variables filled in.
+    """
+    if folder.is_absolute():
         return
-    if ".." in store.parts or given != store:
+    if ".." in folder.parts or str(given) != str(folder):
         # No link inside the copy can stand for it.
+        section, name = key.split(".")
         with modify_yaml(str(copy / "params.yaml")) as content:
-            content["data"][key] = str(store.resolve())
+            content[section][name] = str(folder.resolve())
         return
-    if settings.data.source != "directory":
-        store.mkdir(parents=True, exist_ok=True)
-    link = copy / store
+    link = copy / folder
     if not link.exists():  # a folder that is in git is in the copy too
         link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(store.resolve(), target_is_directory=True)
+        link.symlink_to(folder.resolve(), target_is_directory=True)
 
 
 def _read(copy: Path, settings: Params) -> Fold:
     cases = load_rows(copy / "data/index/cases.csv")
-    seeds = [seed for percent, seed in settings.budgets if percent == 100]
     tables: dict[str, list[pd.DataFrame]] = {
-        arm: [read_predictions(copy / f"models/finetune/{arm}-100-{seed}/predictions.csv") for seed in seeds]
+        arm: [read_predictions(copy / Run(arm, 100, seed).folder / "predictions.csv") for seed in settings.runs[100]]
         for arm in settings.arms
     }
     summary = json.loads((copy / "metrics/summary.json").read_text(encoding="utf-8"))
@@ -144,4 +156,6 @@ def _output(*command: str, cwd: Path | None = None) -> str:
 
 
 if __name__ == "__main__":
+    from stages.run import run
+
     run(main)

@@ -1,8 +1,8 @@
-"""Put right what a dvc killed in the act of writing left torn: `python -m stages.mend`; `make repro` does it first.
+"""Repair DVC files truncated by a kill: `python -m stages.mend`. `make repro` does this first.
 
-DVC writes dvc.lock and its list of readers and writers in place, the first for a good part of a second after each
-stage, and makes a folder before it moves an entry of its run cache in. A kill meanwhile leaves half of that, and every
-later dvc call stops at it.
+DVC overwrites dvc.lock and its list of readers and writers in place; after each stage dvc.lock takes a good part of a
+second. It also makes a folder before it moves an entry of its run cache into it. A kill meanwhile leaves a truncated
+file or an empty folder, at which every later DVC command fails.
 """
 
 import fcntl
@@ -12,28 +12,25 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import yaml
-
-from stages import run
+from kidney_ssl.errors import InputError
+from kidney_ssl.files import replacing, write_text
+from kidney_ssl.yamlfile import read_yaml
 
 LOCK = Path("dvc.lock")
 OWN = Path(".dvc/tmp")
-KEPT = Path("checkpoints/dvc.lock")  # as it was when the last stage began
-STAGE = re.compile(r"^  [^\s-]", re.MULTILINE)  # a line that begins one
+KEPT = Path("checkpoints/dvc.lock")  # copy made when the last stage began
+STAGE = re.compile(r"^  [^\s-]", re.MULTILINE)  # first line of a stage
 
 
 def main() -> None:
-    """Mend what is torn, unless a dvc is at work on them; say what was done."""
+    """Repair truncated files, unless a running DVC holds them, and print what was done."""
     with _unless_in_use(OWN / "lock") as free:
         if free and LOCK.exists() and not _is_lock(text := LOCK.read_text(encoding="utf-8")):
             whole = mended(text, KEPT.read_text(encoding="utf-8") if KEPT.exists() else "")
-            beside = LOCK.with_suffix(".mended")
-            beside.write_text(whole, encoding="utf-8")
-            beside.replace(LOCK)
+            write_text(LOCK, whole)
             if not whole:
-                LOCK.unlink()  # DVC makes a new one, but refuses an empty one
+                LOCK.unlink()  # DVC makes a new file, but refuses an empty one
             print(f"dvc.lock was torn: {len(STAGE.findall(whole))} stages of it are saved")
         if free:
             _clear_run_cache()
@@ -45,24 +42,22 @@ def main() -> None:
 
 
 def keep() -> None:
-    """Copy dvc.lock, unless it is being written just now: a stage that begins calls this.
+    """Copy dvc.lock when a stage begins, unless DVC is writing it.
 
-    DVC empties the file before it writes all stages anew: a kill there would cost the whole study. With the copy it
-    costs the stages that ended just then.
+    DVC empties the file before it writes all stages again, so a kill at that moment would lose the whole study. With
+    the copy it loses only the stages that ended since.
     """
     with _unless_in_use(OWN / "lock") as free:
         if free and LOCK.exists():
-            KEPT.parent.mkdir(parents=True, exist_ok=True)
-            beside = KEPT.with_suffix(".part.lock")
-            shutil.copyfile(LOCK, beside)
-            beside.replace(KEPT)
+            with replacing(KEPT) as beside:
+                shutil.copyfile(LOCK, beside)
 
 
 def mended(text: str, kept: str = "") -> str:
-    """Choose the more stages: those of a torn dvc.lock that are whole, or those of the copy that was kept.
+    """Return the complete stages of a truncated dvc.lock, or the kept copy if that has more stages.
 
-    DVC writes from the beginning to the end, so that only the last stage can be torn. A copy may be of older results:
-    DVC compares what it says with the files, and runs what does not agree.
+    DVC writes from beginning to end, so only the last stage can be incomplete. The copy may describe older results:
+    DVC compares it with the files and runs what does not match.
     """
     text = text.rstrip(" ")
     starts = [found.start() for found in STAGE.finditer(text)]
@@ -71,7 +66,7 @@ def mended(text: str, kept: str = "") -> str:
 
 
 def _clear_run_cache() -> None:
-    """Remove entries half written, which DVC takes for the newest, and folders without any, at which it fails."""
+    """Remove half-written entries, which DVC takes for the newest, and empty folders, at which it fails."""
     for folder in Path(".dvc/cache/runs").glob("*/*"):
         whole = [path for path in folder.iterdir() if not path.name.startswith(".")]
         for half in set(folder.iterdir()) - set(whole):
@@ -82,14 +77,13 @@ def _clear_run_cache() -> None:
 
 
 def _is_lock(text: str) -> bool:
-    """Whether DVC can read it: what is torn may still be YAML."""
+    """Whether DVC can read it: a truncated file may still be valid YAML."""
     from dvc.schema import COMPILED_LOCKFILE_SCHEMA  # noqa: PLC0415 - takes a second
     from voluptuous import Invalid  # noqa: PLC0415 - comes with dvc.schema
 
     try:
-        content: Any = yaml.load(text, yaml.CSafeLoader)
-        COMPILED_LOCKFILE_SCHEMA(content)
-    except (yaml.YAMLError, Invalid):
+        COMPILED_LOCKFILE_SCHEMA(read_yaml(text, str(LOCK)))
+    except (InputError, Invalid):
         return False
     return text.endswith("\n")
 
@@ -104,7 +98,7 @@ def _is_json(path: Path) -> bool:
 
 @contextmanager
 def _unless_in_use(path: Path) -> Iterator[bool]:
-    """Hold one of DVC's own locks (flock, as zc.lockfile takes it); False if a dvc holds it, which is then alive."""
+    """Hold one of DVC's own locks (flock, as in zc.lockfile); yield False if a running DVC holds it."""
     if not path.exists():
         yield True
         return
@@ -118,4 +112,6 @@ def _unless_in_use(path: Path) -> Iterator[bool]:
 
 
 if __name__ == "__main__":
+    from stages.run import run
+
     run(main)

@@ -2,16 +2,15 @@
 
 from pathlib import Path
 
-from kidney_ssl import params
+from kidney_ssl import config
 from kidney_ssl.data.normalization import normalise_store
 from kidney_ssl.data.regions import regions_of_store
 from kidney_ssl.jsonfile import write_json
-from stages import run
 
 
 def main() -> None:
     """Write data/normalized and metrics/normalization.json."""
-    settings = params.load().normalize
+    settings = config.load().normalize
     slices, normalized = Path("data/slices"), Path("data/normalized")
     figures = normalise_store(
         slices,
@@ -30,4 +29,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    from stages.run import run
+
     run(main)

@@ -6,22 +6,27 @@ from pathlib import Path
 
 import pandas as pd
 
-from kidney_ssl import params
+from kidney_ssl import config
 from kidney_ssl.data import manifest
+from kidney_ssl.data.arrays import load_rows
 from kidney_ssl.data.cases import each_case
 from kidney_ssl.data.reader import Reader
 from kidney_ssl.data.registry import kits23_block
-from kidney_ssl.data.selection import SPLITS, select, slice_rows
+from kidney_ssl.data.selection import select, slice_rows
 from kidney_ssl.errors import InputError
+from kidney_ssl.files import write_csv
 from kidney_ssl.jsonfile import write_json
-from stages import run
+from kidney_ssl.schema import SPLITS
 
 
 def main() -> None:
     """Write data/index/{slices,selection,cases}.csv and metrics/selection.json."""
-    settings = params.load()
+    settings = config.load()
     data, compute = settings.data, settings.compute
-    reader = Reader(data.store, manifest.by_case(Path("data/manifest.csv")))
+    files = manifest.by_case(Path("data/manifest.csv"))
+    whose = load_rows(Path("data/patients.csv"))
+    patients = dict(zip(whose["case"], whose["patient"], strict=True))
+    reader = Reader(data.store, files, data.accept, patients)
     parts = Path("checkpoints/select")
     parts.mkdir(parents=True, exist_ok=True)
     areas = each_case(
@@ -35,6 +40,8 @@ def main() -> None:
         slice_rows(case, counts, spacing_mm, kits23_block(reader.files[case]["segmentation"].sha256))
         for case, (counts, spacing_mm) in areas.items()
     )
+    if any(case != patient for case, patient in patients.items()):
+        slices["patient"] = slices["case"].map(patients)
     selection, cases, figures = select(
         slices,
         min_tumor_px=settings.select.min_tumor_px,
@@ -51,11 +58,8 @@ def main() -> None:
                 f"the {split} cases ({', '.join(of_split)}) have no slice of any class that was drawn: give more cases "
                 "or another data.seed"
             )
-    index = Path("data/index")
-    index.mkdir(parents=True, exist_ok=True)
-    slices.to_csv(index / "slices.csv", index=False, lineterminator="\n")
-    cases.to_csv(index / "cases.csv", index=False, lineterminator="\n")
-    selection.to_csv(index / "selection.csv", index=False, lineterminator="\n")
+    for name, table in {"slices": slices, "cases": cases, "selection": selection}.items():
+        write_csv(Path(f"data/index/{name}.csv"), table)
     write_json(Path("metrics/selection.json"), figures)
     shutil.rmtree(parts)
     missing = reader.without("imaging", sorted(reader.files))
@@ -65,4 +69,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    from stages.run import run
+
     run(main)

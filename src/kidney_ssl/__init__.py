@@ -1,1 +1,1 @@
-"""Which unsupervised pretraining or augmentation helps kidney-tumour classification on CT."""
+"""Which unsupervised pretraining or augmentation helps kidney-tumor classification on CT."""

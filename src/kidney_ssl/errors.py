@@ -1,4 +1,6 @@
-"""The one exception that reaches a person."""
+"""The one exception that reaches a person, and the one line it is."""
+
+LONGEST = 300  # characters of what another program says is wrong
 
 
 class InputError(Exception):
@@ -22,3 +24,9 @@ def refuse_cases(problems: dict[str, str], advice: str) -> None:
     if problems:
         listed = "; ".join(f"{case}: {problem}" for case, problem in sorted(problems.items()))
         raise InputError(f"{len(problems)} bad case(s): {listed}. {advice}")
+
+
+def one_line(text: str) -> str:
+    """Text on one line and not without end."""
+    line = "".join(one if one.isprintable() else " " for one in " ".join(text.split()))
+    return line if len(line) <= LONGEST else f"{line[:LONGEST]}..."

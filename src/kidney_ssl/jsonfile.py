@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from kidney_ssl.files import write_text
+
 
 def write_json(path: Path, content: Any) -> None:
     """Write `content` with sorted keys; a NaN or infinity is a fault of the program and raises ValueError."""
     text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text + "\n", encoding="utf-8")
+    write_text(path, text + "\n")

@@ -1,13 +1,17 @@
 """Paints a planned abdomen into voxels: organs as warped ellipsoids, then blur and noise of a scanner."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
 
-from kidney_ssl.data.selection import CYST, KIDNEY, TUMOR
+from kidney_ssl.schema import MASK_CYST, MASK_KIDNEY, MASK_TUMOR
 
 FAT, MUSCLE, BONE, MARROW, AIR, DEAD = -100, 55, 620, 210, -1000, 18
+TUBE = 1e4  # mm: as long as need be along the body
+
+Vector = Sequence[float] | np.ndarray  # x, y, z in mm
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,7 @@ class Canvas:
         self.x = (x - np.float32(case.shift[0]))[None, None, :]
         self.y = (y - np.float32(case.shift[1]))[None, :, None]
         self.z = z[:, None, None]
-        # Smooth fields: they warp every surface, at the scales of organs and of lesions, and make tumours uneven.
+        # Smooth fields: they warp every surface, at the scales of organs and of lesions, and make tumors uneven.
         self.waves = self._field(case, 55.0)
         self.ripples = self._field(case, 16.0)
         self.grain = self._field(case, 10.0)
@@ -85,13 +89,17 @@ class Canvas:
         zoom = [n / c for n, c in zip(case.shape, coarse, strict=True)]
         return ndimage.zoom(values, zoom, order=1, grid_mode=True, mode="nearest")
 
-    def radius(self, centre: np.ndarray, axes: np.ndarray, angle: float = 0.0, lean: float = 0.0) -> np.ndarray:
+    def radius(self, centre: Vector, axes: Vector, angle: float = 0.0, lean: float = 0.0) -> np.ndarray:
         """Give each voxel's distance from the centre in units of the ellipsoid's surface."""
         dx, dy, dz = (v - np.float32(c) for v, c in zip((self.x, self.y, self.z), centre, strict=True))
         dx = dx - np.float32(np.tan(lean)) * dz
         cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
         u, v = (cos * dx + sin * dy) / np.float32(axes[0]), (cos * dy - sin * dx) / np.float32(axes[1])
         return np.sqrt(u * u + v * v + (dz / np.float32(axes[2])) ** 2)
+
+    def within(self, centre: Vector, axes: Vector, rough: float = 0.0) -> np.ndarray:
+        """Mark the voxels of an upright ellipsoid, its surface warped."""
+        return self.radius(centre, axes) + rough * self.waves < 1
 
     def blob(self, blob: Blob) -> np.ndarray:
         """Give the distance from a blob's centre, its surface made ragged."""
@@ -125,18 +133,15 @@ def _trunk(canvas: Canvas, case: Case) -> np.ndarray:
     canvas.hu[(r > 0.975) & (r < 1)] = MUSCLE - 20
     canvas.hu[(r < wall) & (r > wall - 0.12)] = MUSCLE
     inner = r <= wall - 0.12
-    back = canvas.radius(np.array([0, 0.62 * b, 0]), np.array([0.52 * a, 0.24 * b, 1e4])) + 0.08 * canvas.waves < 1
-    canvas.hu[back & (r < 0.97)] = MUSCLE
+    canvas.hu[canvas.within((0, 0.62 * b, 0), (0.52 * a, 0.24 * b, TUBE), rough=0.08) & (r < 0.97)] = MUSCLE
     for side in (-1, 1):
-        psoas = canvas.radius(np.array([side * 0.2 * a, 0.38 * b, 60]), np.array([0.1 * a, 0.15 * b, 170])) < 1
-        canvas.hu[psoas] = MUSCLE
+        canvas.hu[canvas.within((side * 0.2 * a, 0.38 * b, 60), (0.1 * a, 0.15 * b, 170))] = MUSCLE
     level = np.mod(canvas.z + 11, 34) < 27  # vertebrae of 27 mm, discs between them
-    body = canvas.radius(np.array([0, 0.44 * b, 0]), np.array([21, 17, 1e4]))
-    canvas.hu[body < 1] = np.where(level, MARROW, 85).repeat(1, 0)[np.nonzero(body < 1)[0], 0, 0]
+    body = canvas.radius((0, 0.44 * b, 0), (21, 17, TUBE))
+    canvas.hu[body < 1] = np.broadcast_to(np.where(level, MARROW, 85), body.shape)[body < 1]
     canvas.hu[(body < 1) & (body > 0.86) & level] = BONE
-    process = canvas.radius(np.array([0, 0.7 * b, 0]), np.array([5, 0.18 * b, 1e4]))
-    canvas.hu[(process < 1) & level] = BONE - 150
-    canvas.hu[canvas.radius(np.array([0, 0.575 * b, 0]), np.array([8, 7, 1e4])) < 1] = 25
+    canvas.hu[canvas.within((0, 0.7 * b, 0), (5, 0.18 * b, TUBE)) & level] = BONE - 150
+    canvas.hu[canvas.within((0, 0.575 * b, 0), (8, 7, TUBE))] = 25
     around = np.arctan2(canvas.y / b, canvas.x / a)
     rib = np.mod(around * 2.2 + canvas.z / 30, 1.0) < 0.22
     canvas.hu[rib & (r > wall - 0.09) & (r < wall - 0.03) & (canvas.z < -20) & (canvas.y > -0.7 * b)] = BONE - 200
@@ -149,24 +154,19 @@ def _trunk(canvas: Canvas, case: Case) -> np.ndarray:
 def _organs(canvas: Canvas, case: Case, inner: np.ndarray) -> None:
     a, b = case.half
     *_, vessels, liver, spleen = case.hu
-    lung = canvas.radius(np.array([0, -0.02 * b, -215]), np.array([0.8 * a, 0.8 * b, 110])) + 0.05 * canvas.waves < 1
-    canvas.hu[lung & inner] = -850
+    canvas.hu[canvas.within((0, -0.02 * b, -215), (0.8 * a, 0.8 * b, 110), rough=0.05) & inner] = -850
     for blob in case.loops:
-        where = (canvas.blob(blob) < 1) & inner
-        canvas.hu[where] = blob.hu
-    big = canvas.radius(np.array([-0.42 * a, -0.08 * b, -85]), np.array([0.47 * a, 0.66 * b, 95])) + 0.08 * canvas.waves
-    lobe = canvas.radius(np.array([0.02 * a, -0.42 * b, -100]), np.array([0.42 * a, 0.3 * b, 62])) + 0.08 * canvas.waves
-    liver_mask = ((big < 1) | (lobe < 1)) & inner
+        canvas.hu[(canvas.blob(blob) < 1) & inner] = blob.hu
+    lobes = canvas.within((-0.42 * a, -0.08 * b, -85), (0.47 * a, 0.66 * b, 95), rough=0.08)
+    lobes |= canvas.within((0.02 * a, -0.42 * b, -100), (0.42 * a, 0.3 * b, 62), rough=0.08)
+    liver_mask = lobes & inner
     canvas.hu[liver_mask] = liver
-    spleen_mask = (
-        canvas.radius(np.array([0.6 * a, 0.22 * b, -85]), np.array([0.2 * a, 0.36 * b, 52])) + 0.1 * canvas.waves < 1
-    ) & inner
+    spleen_mask = canvas.within((0.6 * a, 0.22 * b, -85), (0.2 * a, 0.36 * b, 52), rough=0.1) & inner
     canvas.hu[spleen_mask] = spleen
     for blob in case.lesions:
         canvas.hu[(canvas.blob(blob) < 1) & (liver_mask | spleen_mask)] = blob.hu
-    for centre, radius in (((8, 0.2 * b), 11), ((-22, 0.18 * b), 12)):
-        tube = canvas.radius(np.array([*centre, 0]), np.array([radius, radius, 1e4])) < 1
-        canvas.hu[np.broadcast_to(tube, canvas.hu.shape)] = vessels
+    for x, y, radius in ((8, 0.2 * b, 11), (-22, 0.18 * b, 12)):
+        canvas.hu[canvas.within((x, y, 0), (radius, radius, TUBE))] = vessels
 
 
 def _kidney(canvas: Canvas, case: Case, kidney: Kidney) -> None:
@@ -182,20 +182,20 @@ def _kidney(canvas: Canvas, case: Case, kidney: Kidney) -> None:
     canvas.hu[organ] = cortex
     canvas.hu[organ & (r + columns < 0.72)] = medulla
     canvas.hu[(sinus < 0.62) & (r < 0.95)] = pelvis
-    canvas.labels[organ] = KIDNEY
+    canvas.labels[organ] = MASK_KIDNEY
 
 
 def _findings(canvas: Canvas, case: Case) -> None:
     for blob in case.cysts:
         where = canvas.blob(blob) < 1
         canvas.hu[where] = blob.hu
-        canvas.labels[where] = CYST
+        canvas.labels[where] = MASK_CYST
     for blob in case.tumors:
         r = canvas.blob(blob)
         where = r < 1
         canvas.hu[where] = blob.hu + blob.grain * canvas.grain[where]
         canvas.hu[r < blob.necrosis] = DEAD
-        canvas.labels[where] = TUMOR
+        canvas.labels[where] = MASK_TUMOR
 
 
 def _scan(canvas: Canvas, case: Case) -> np.ndarray:

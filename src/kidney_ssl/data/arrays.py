@@ -5,6 +5,7 @@ a process's memory once they are touched, so who walks through a whole array rea
 picks rows at random and maps the array (`load_array`).
 """
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -13,12 +14,13 @@ import numpy as np
 import pandas as pd
 
 from kidney_ssl.errors import InputError
+from kidney_ssl.files import sha256, write_text
 
 PIECE_BYTES = 1 << 20  # small beside what a process takes to start, so that a small study's memory is a large one's
 
 
 class ArrayWriter:
-    """An .npy file that is written row after row.
+    """An .npy file that is written row after row, and its checksum beside it (`array_checksum`).
 
     Args:
         path: the file; it is whole after `close`.
@@ -27,25 +29,60 @@ class ArrayWriter:
     """
 
     def __init__(self, path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> None:
+        self._path = path
         self._left = shape[0]
         self._row = shape[1:]
         self._dtype = np.dtype(dtype)
-        self._stream: BinaryIO = path.open("wb")
+        path.unlink(missing_ok=True)  # it may be a link into a cache
+        self._stream: BinaryIO = path.open("w+b")
         described = {"descr": self._dtype.str, "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(self._stream, described)
+        self._stream.seek(0)
+        self._digest = hashlib.sha256(self._stream.read())
 
     def append(self, rows: np.ndarray) -> None:
         """Write rows (n, ...) behind those that are there."""
         if rows.shape[1:] != self._row or rows.dtype != self._dtype or len(rows) > self._left:
             raise ValueError(f"{rows.dtype} {rows.shape} does not fit {self._left} rows of {self._dtype} {self._row}")
         self._left -= len(rows)
-        self._stream.write(np.ascontiguousarray(rows).data)
+        content = np.ascontiguousarray(rows).data
+        self._stream.write(content)
+        self._digest.update(content)
 
     def close(self) -> None:
-        """Finish the file."""
+        """Finish the file and write its checksum."""
+        size = self._stream.tell()
         self._stream.close()
         if self._left:
             raise ValueError(f"{self._left} rows are missing")
+        write_text(_checksum_file(self._path), f"{self._digest.hexdigest()} {size}\n")
+
+
+def array_checksum(path: Path) -> str:
+    """The sha256 of a file, as its writer noted it; of a file without such a note it is computed.
+
+    The arrays of KiTS23 are 18 GB: reading them to know what they hold would take longer than many a training.
+
+    Raises:
+        InputError: the file is missing, or of another size than was noted.
+    """
+    try:
+        size = path.stat().st_size
+        noted = _checksum_file(path)
+        if not noted.exists():
+            return sha256(path)
+        digest, expected = noted.read_text(encoding="utf-8").split()
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); run `dvc repro`") from error
+    if int(expected) != size:
+        raise InputError(
+            f"{path}: has {size} bytes, but {expected} were written; run `dvc repro --force slice normalize`"
+        )
+    return digest
+
+
+def _checksum_file(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
 
 
 def read_shape(path: Path) -> tuple[int, ...]:
@@ -78,7 +115,7 @@ def load_rows(path: str | Path) -> pd.DataFrame:
         InputError: the file is missing or damaged.
     """
     try:
-        return pd.read_csv(path, dtype={"case": str, "class": str, "block": str}, keep_default_na=False)
+        return pd.read_csv(path, dtype={"case": str, "class": str, "block": str, "patient": str}, keep_default_na=False)
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read ({error}); run `dvc repro`") from error
 

@@ -1,5 +1,6 @@
 """Body standardisation: mask, crop to the body's box, resize to one frame."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,64 +9,91 @@ from scipy import ndimage
 from skimage.morphology import isotropic_opening
 
 AIR_HU = -1000
+LUNG_HU = -950  # between air and lung
+SHELL_PX = 1.5  # half of what a table's shell takes at least, however coarse the pixels
+
+Box = tuple[slice, slice]  # rows and columns of the native grid
 
 
 @dataclass(frozen=True)
-class Box:
-    """Half-open rows and columns of the body on the native grid, in pixels."""
+class Frame:
+    """The standardised frame.
 
-    top: int
-    bottom: int
-    left: int
-    right: int
+    Attributes:
+        size: its side in pixels.
+        body_hu: HU above which a pixel may belong to the body.
+        opening_mm: radius of the disk that parts the table from the body.
+    """
 
-    @property
-    def crop(self) -> tuple[slice, slice]:
-        """Index of the box in an (H, W) array."""
-        return slice(self.top, self.bottom), slice(self.left, self.right)
+    size: int
+    body_hu: int
+    opening_mm: float
 
 
-def body_mask(image: np.ndarray, spacing_mm: tuple[float, float], *, body_hu: int, opening_mm: float) -> np.ndarray:
+def body_mask(image: np.ndarray, spacing_mm: tuple[float, float], frame: Frame) -> np.ndarray:
     """Find the body in one axial slice, without table, clothes and cables.
 
-    Threshold, opening by a disk (which parts the thin shells of the table from the back), largest component, holes
-    filled (lung and bowel gas belong to the body).
+    Threshold, gas behind a thin wall and lung cut by the image's edge filled, opening by a disk (which parts the thin
+    shells of the table from the back), largest component, holes filled (lung and bowel gas belong to the body).
 
     Args:
         image: (H, W) HU.
         spacing_mm: distance between rows and between columns.
-        body_hu: HU above which a pixel is no air.
-        opening_mm: radius of the disk in mm.
+        frame: threshold and radius.
 
     Returns:
         (H, W) bool; empty when nothing is left after the opening.
     """
     # A body cut by the edge of the image goes on beyond it: padded by replication, so that the opening does not
     # round its corners off there.
-    margin = int(np.ceil(opening_mm / min(spacing_mm))) + 1
-    solid = np.pad(image > body_hu, margin, mode="edge")
-    solid = isotropic_opening(solid, opening_mm, spacing=spacing_mm)[margin:-margin, margin:-margin]
-    components, count = ndimage.label(solid)
+    margin = min(int(np.ceil(frame.opening_mm / min(spacing_mm))) + 1, max(image.shape))
+
+    def opened(mask: np.ndarray, radius: float = frame.opening_mm) -> np.ndarray:
+        padded = isotropic_opening(np.pad(mask, margin, mode="edge"), radius, spacing=spacing_mm)
+        return np.asarray(padded[margin:-margin, margin:-margin])
+
+    solid = image > frame.body_hu
+    # A wall is thicker than a table's shell, though it may be thinner than the disk.
+    shell = max(frame.opening_mm / 3, SHELL_PX * max(spacing_mm))
+    if shell < frame.opening_mm:
+        solid |= ndimage.binary_fill_holes(opened(solid, shell))
+    components, count = ndimage.label(opened(solid))
+    lung = _cut_lung(image, solid, components, opened)
+    if lung.any():
+        components, count = ndimage.label(opened(solid | lung))
     if count == 0:
         return np.zeros(image.shape, dtype=bool)
-    body = components == np.bincount(components.ravel())[1:].argmax() + 1
-    outside, _ = ndimage.label(~body)
-    border = np.unique(np.concatenate([outside[0], outside[-1], outside[:, 0], outside[:, -1]]))
-    open_air = np.zeros(outside.max() + 1, dtype=bool)
-    open_air[border[border > 0]] = True
-    return ~open_air[outside]
+    largest = np.bincount(components.ravel())[1:].argmax() + 1
+    return ndimage.binary_fill_holes(components == largest)
+
+
+def _cut_lung(
+    image: np.ndarray, solid: np.ndarray, parts: np.ndarray, opened: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
+    """Find lung that the image's edge cuts, which is no hole: dense beside air, in no corner of the image.
+
+    A mattress is as dense as lung, but lies between two of the `parts` of the opened `solid`: the body and the table.
+    """
+    dark, _ = ndimage.label(~solid)
+    edges = np.concatenate([dark[0], dark[-1], dark[:, 0], dark[:, -1]])
+    found = np.zeros(image.shape, dtype=bool)
+    for number in np.setdiff1d(edges, [0, *dark[[0, 0, -1, -1], [0, -1, 0, -1]]]):
+        component = dark == number
+        if np.median(image[component]) > LUNG_HU and opened(component).any():  # no rim, no gap
+            found |= component & (len(np.setdiff1d(parts[ndimage.binary_dilation(component, iterations=2)], [0])) == 1)
+    return found
 
 
 def body_box(mask: np.ndarray) -> Box:
     """Smallest box that holds the mask; the whole image when the mask is empty."""
-    if not mask.any():
-        return Box(0, mask.shape[0], 0, mask.shape[1])
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return Box(int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1)
+    found: list[Box] = ndimage.find_objects(mask.view(np.uint8))
+    return found[0] if found else (slice(0, mask.shape[0]), slice(0, mask.shape[1]))
 
 
-def to_frame(array: np.ndarray, box: Box, size: int, *, fill: int, labels: bool) -> np.ndarray:
-    """Crop to the box, pad to a square with `fill`, resize to (size, size).
+def to_frame(
+    array: np.ndarray, box: Box, size: int, *, fill: int, labels: bool, spacing_mm: tuple[float, float] = (1.0, 1.0)
+) -> np.ndarray:
+    """Crop to the box, pad with `fill` to what is a square in mm, resize to (size, size).
 
     Args:
         array: (H, W) integers.
@@ -74,16 +102,16 @@ def to_frame(array: np.ndarray, box: Box, size: int, *, fill: int, labels: bool)
         fill: value of the padding.
         labels: nearest neighbour, so that no new label value appears; else linear, with anti-aliasing when it
             shrinks (Pillow widens the triangle filter by the scale).
+        spacing_mm: distance between rows and between columns.
 
     Returns:
         (size, size), dtype of `array`.
     """
-    cropped = array[box.crop]
-    height, width = cropped.shape
-    side = max(height, width)
-    square = np.full((side, side), fill, dtype=array.dtype)
-    top, left = (side - height) // 2, (side - width) // 2
-    square[top : top + height, left : left + width] = cropped
+    cropped = array[box]
+    side_mm = max(length * mm for length, mm in zip(cropped.shape, spacing_mm, strict=True))
+    square = np.full([round(side_mm / mm) for mm in spacing_mm], fill, dtype=array.dtype)
+    top, left = ((whole - part) // 2 for whole, part in zip(square.shape, cropped.shape, strict=True))
+    square[top : top + cropped.shape[0], left : left + cropped.shape[1]] = cropped
     if labels:
         return np.asarray(Image.fromarray(square).resize((size, size), Image.Resampling.NEAREST))
     resized = Image.fromarray(square.astype(np.float32)).resize((size, size), Image.Resampling.BILINEAR)
@@ -91,34 +119,28 @@ def to_frame(array: np.ndarray, box: Box, size: int, *, fill: int, labels: bool)
 
 
 def standardise(
-    image: np.ndarray,
-    labels: np.ndarray,
-    spacing_mm: tuple[float, float],
-    *,
-    size: int,
-    body_hu: int,
-    opening_mm: float,
-) -> tuple[np.ndarray, np.ndarray, Box, int]:
+    image: np.ndarray, labels: np.ndarray, spacing_mm: tuple[float, float], frame: Frame
+) -> tuple[np.ndarray, np.ndarray, Box, int, int]:
     """Bring one slice and its labels into the common frame.
 
     Args:
         image: (H, W) int16 HU.
         labels: (H, W) uint8.
         spacing_mm: distance between rows and between columns.
-        size: side of the frame in pixels.
-        body_hu: see `body_mask`.
-        opening_mm: see `body_mask`.
+        frame: the frame, of side S.
 
     Returns:
-        (size, size) int16 HU with air outside the body; (size, size) uint8 labels; the body's box; the body's
-        area in native pixels.
+        (S, S) int16 HU with air outside the body; (S, S) uint8 labels; the body's box; the body's area, and how many
+        labelled pixels lie outside it, in native pixels.
     """
-    mask = body_mask(image, spacing_mm, body_hu=body_hu, opening_mm=opening_mm)
+    mask = body_mask(image, spacing_mm, frame)
     box = body_box(mask)
-    inside = np.where(mask, image, np.int16(AIR_HU)) if mask.any() else image
+    found = mask.any()  # else the whole image is kept
+    inside = np.where(mask, image, np.int16(AIR_HU)) if found else image
     return (
-        to_frame(inside, box, size, fill=AIR_HU, labels=False),
-        to_frame(labels, box, size, fill=0, labels=True),
+        to_frame(inside, box, frame.size, fill=AIR_HU, labels=False, spacing_mm=spacing_mm),
+        to_frame(labels, box, frame.size, fill=0, labels=True, spacing_mm=spacing_mm),
         box,
         int(np.count_nonzero(mask)),
+        int(np.count_nonzero((labels > 0) & ~mask)) if found else 0,
     )

@@ -1,60 +1,69 @@
-"""Label budgets: which training and validation cases a run with p % of the labels may look at."""
+"""Label budgets: which training and validation patients a run with p % of the labels may look at."""
 
 import numpy as np
 import pandas as pd
 
+from kidney_ssl.data.patients import patient_column
 from kidney_ssl.errors import InputError
-
-LABELLED = ("train", "validation")
+from kidney_ssl.schema import LABELLED
 
 
 def budget_order(cases: pd.DataFrame, rows: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """Put the cases of each labelled split into the order in which budgets take them.
+    """Put the patients of each labelled split into the order in which budgets take them, each with all of its cases.
 
-    Within a stratum the cases are shuffled and spaced evenly over [0, 1), from an offset of the stratum's own; the
+    Within a stratum the patients are shuffled and spaced evenly over [0, 1), from an offset of the stratum's own; the
     order is that of the places, so that the first n cases hold each stratum's share of n to within one case
-    (systematic sampling). A budget is a prefix: budgets of one seed are nested, and a new one moves no case. The first
-    case with both labels, else the first with any chosen slice, goes to the front, so that no budget is of one class or
+    (systematic sampling). A budget is a prefix: budgets of one seed are nested, and a new one moves none. The first
+    with both labels, else the first with any chosen slice, goes to the front, so that no budget is of one class or
     empty if that can be helped.
 
     Args:
-        cases: case, split and stratum of every case.
+        cases: case, split and stratum of every case, and its patient if it is none.
         rows: case and label (0, 1) of the chosen slices.
         seed: decides the order; all arms share it.
 
     Returns:
-        case, split and rank (from 0 within its split) of the cases of train and validation, sorted by both.
+        case, split and rank (of its patient, from 0 in the split) of the train and validation cases, sorted by both.
     """
-    labels = rows.groupby("case")["label"].nunique()
+    patients = dict(zip(cases["case"], patient_column(cases), strict=True))
+    labels = rows.groupby(rows["case"].map(patients))["label"].nunique()
+    units = cases.assign(patient=patient_column(cases)).drop_duplicates("patient")
     tables = []
     for number, split in enumerate(LABELLED):
         generator = np.random.default_rng([seed, number])
         places: dict[str, float] = {}
-        for _, stratum in cases[cases["split"] == split].sort_values("case").groupby("stratum"):
-            shuffled = generator.permutation(stratum["case"].to_numpy(dtype=object))
+        for _, stratum in units[units["split"] == split].sort_values("patient").groupby("stratum"):
+            shuffled = generator.permutation(stratum["patient"].to_numpy(dtype=object))
             places |= dict(zip(shuffled, (np.arange(len(shuffled)) + generator.random()) / len(shuffled), strict=True))
-        order = sorted(places, key=lambda case: (places[case], case))
+        order = sorted(places, key=lambda patient: (places[patient], patient))
         # `max` takes the first of equals.
-        first = max(order, key=lambda case: labels.get(case, 0), default=None)
-        order = [case for case in order if case == first] + [case for case in order if case != first]
-        tables.append(pd.DataFrame({"case": order, "split": split, "rank": range(len(order))}))
+        first = max(order, key=lambda patient: labels.get(patient, 0), default=None)
+        order = [one for one in order if one == first] + [one for one in order if one != first]
+        ranks = {patient: rank for rank, patient in enumerate(order)}
+        ranked = [(ranks[patient], case) for case, patient in patients.items() if patient in ranks]
+        table = pd.DataFrame(sorted(ranked), columns=["rank", "case"]).astype({"rank": "int64"})
+        tables.append(table.assign(split=split)[["case", "split", "rank"]])
     return pd.concat(tables, ignore_index=True)
 
 
 def in_budget(ranked: pd.DataFrame, percent: int) -> pd.DataFrame:
-    """Mark the cases that p % of the labels hold: the first round(p n / 100) of each split, one at least.
+    """Mark the cases that p % of the labels hold: of the first round(p n / 100) patients of each split, one at least.
 
     Args:
         ranked: see `budget_order`.
-        percent: of the cases of each split, 1 to 100; validation shrinks with the budget.
+        percent: of the patients of each split, 1 to 100; validation shrinks with the budget.
 
     Returns:
         The table with a column `used`, 0 or 1.
     """
-    counts = ranked.groupby("split")["rank"].transform("size")
-    # Half up, in whole numbers: Python's round takes halves to even.
-    wanted = ((2 * percent * counts + 100) // 200).clip(lower=1)
+    wanted = ranked.groupby("split")["rank"].transform(lambda ranks: budget_size(ranks.nunique(), percent))
     return ranked.assign(used=(ranked["rank"] < wanted).astype(int))
+
+
+def budget_size(patients: int, percent: int) -> int:
+    """Count the patients that p % of a split's hold: round(p n / 100), one at least."""
+    # Half up, in whole numbers: Python's round takes halves to even.
+    return max(1, (2 * percent * patients + 100) // 200)
 
 
 def rows_of(frame: pd.DataFrame, ranked: pd.DataFrame, split: str) -> np.ndarray:

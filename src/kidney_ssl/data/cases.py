@@ -1,6 +1,8 @@
 """Cases in parallel: on this machine's processes, or on a Dask cluster."""
 
+import errno
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -40,7 +42,7 @@ def each_case(
     """
     results: dict[str, Result] = {}
     problems: dict[str, str] = {}
-    with _backend(workers, scheduler):
+    with _backend(workers, scheduler), _told_of_killed_workers(description, workers):
         # Unordered, so that no finished result waits in memory behind a slow case.
         outcomes = Parallel(return_as="generator_unordered", batch_size=1)(
             delayed(_guarded)(work, case) for case in cases
@@ -59,6 +61,23 @@ def _guarded(work: Callable[[str], Result], case: str) -> tuple[str, Result | No
         return case, work(case), None
     except InputError as error:
         return case, None, str(error)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):  # not this case's fault
+            raise
+        return case, None, f"{error.filename or 'a file'} cannot be read or written ({error.strerror or error})"
+    except MemoryError:
+        return case, None, "memory is full: lower compute.workers"
+
+
+@contextmanager
+def _told_of_killed_workers(description: str, workers: int) -> Iterator[None]:
+    try:
+        yield
+    except BrokenProcessPool as error:
+        raise InputError(
+            f"{description}: a worker process was killed, most often because memory was full: lower compute.workers "
+            f"({workers}) and run again; finished cases are kept"
+        ) from error
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from kidney_ssl.data.fetch import Dataset, OutageError, ask_hub, fetch, hub_headers
+from kidney_ssl.data.fetch import Dataset, OutageError, Transfer, ask_hub, hub_headers
 from kidney_ssl.data.kits23_store import Published, complete_case, missing_bytes, noted
 from kidney_ssl.data.manifest import Row, choose_cases
 from kidney_ssl.data.registry import label_files
@@ -49,7 +49,7 @@ def download(
     Args:
         store: folder of the volumes; several runs may share it at the same time.
         cases: see `manifest.choose_cases`.
-        exclude: see `manifest.choose_cases`.
+        exclude: as above.
         imaging_endpoint: the hub; None for HF_ENDPOINT or the hub's own.
         imaging_repository: dataset on it.
         imaging_revision: its commit.
@@ -66,7 +66,15 @@ def download(
         InputError: the disk is too small, or cases are incomplete; one line with all of them, and how to go on.
     """
     names = choose_cases(list(label_files()), cases, exclude)
-    _prepare(store)
+    licence = store / "LICENSE.txt"
+    try:
+        store.mkdir(parents=True, exist_ok=True)
+        if not licence.exists() or licence.read_text(encoding="utf-8") != LICENCE:
+            licence.write_text(LICENCE, encoding="utf-8")
+    except OSError as error:
+        raise InputError(
+            f"{store}: cannot be written ({error.strerror}); set data.raw_dir to another folder"
+        ) from error
     dataset = Dataset((imaging_endpoint or "").rstrip("/") or None, imaging_repository, imaging_revision)
     labels = f"{labels_endpoint.rstrip('/')}/{labels_repository}/{labels_revision}/dataset"
     paths = {case: f"images/{case}.nii.gz" for case in names}
@@ -87,24 +95,6 @@ def download(
         ]
         for case in names
     }
-    _check_space(store, files)
-    return _all_cases(store, files, connections=connections, timeout=timeout)
-
-
-def _prepare(store: Path) -> None:
-    licence = store / "LICENSE.txt"
-    try:
-        store.mkdir(parents=True, exist_ok=True)
-        if not licence.exists() or licence.read_text(encoding="utf-8") != LICENCE:
-            licence.write_text(LICENCE, encoding="utf-8")
-    except OSError as error:
-        raise InputError(
-            f"{store}: cannot be written ({error.strerror}); set data.raw_dir to another folder"
-        ) from error
-
-
-def _check_space(store: Path, files: dict[str, list[Published]]) -> None:
-    """Refuse to start what cannot end."""
     needed = sum(missing_bytes(store / case, file) for case, of_case in files.items() for file in of_case)
     free = shutil.disk_usage(store).free
     if needed > free:
@@ -112,6 +102,7 @@ def _check_space(store: Path, files: dict[str, list[Published]]) -> None:
             f"{store}: {needed / 1e9:.2f} GB are to be fetched and {free / 1e9:.2f} GB are free; "
             "make room, set data.raw_dir to another disk, or choose fewer data.cases"
         )
+    return _all_cases(store, files, connections=connections, timeout=timeout)
 
 
 def _all_cases(store: Path, files: dict[str, list[Published]], *, connections: int, timeout: float) -> list[Row]:
@@ -133,7 +124,7 @@ def _all_cases(store: Path, files: dict[str, list[Published]], *, connections: i
         def bring(file: Published, part: Path) -> None:
             assert file.known is not None
             headers = hub_headers() if file.on_hub else {}
-            fetch(file.url, part, file.known, headers=headers, timeout=timeout, advance=advance, stop=stop)
+            Transfer(file.url, part, file.known, headers, timeout, advance, stop).run()
 
         def work(case: str) -> list[Row]:
             if stop.is_set():
@@ -161,4 +152,4 @@ def _all_cases(store: Path, files: dict[str, list[Published]], *, connections: i
             + (f"; {untried} more were not tried" if untried else "")
             + f". {CONTINUE}; data.exclude skips cases"
         )
-    return sorted(rows, key=lambda row: (row.case, row.file))
+    return sorted(rows)

@@ -14,10 +14,13 @@ from filelock import FileLock
 from isal import igzip
 
 from kidney_ssl.data.fetch import OutageError, size_of
-from kidney_ssl.data.manifest import Row, sha256
+from kidney_ssl.data.manifest import Row
+from kidney_ssl.data.phantom_store import NOTE as PHANTOMS_NOTE
+from kidney_ssl.data.phantom_store import UNFINISHED
 from kidney_ssl.data.registry import Known
 from kidney_ssl.data.volume import check_pair
 from kidney_ssl.errors import InputError
+from kidney_ssl.files import sha256
 from kidney_ssl.jsonfile import write_json
 
 NOTE = "verified.json"  # file -> size, sha256 and source, once its gzip was read to the end
@@ -65,25 +68,26 @@ def complete_case(
     Raises:
         InputError: a file cannot be had, read or written, or is no volume.
     """
+    known = {file.name: file.known for file in files if file.known is not None}
     try:
         # Without the lock first: a whole store may be read-only.
-        if all(_vouched(folder, file) for file in files):
-            advance(sum(file.known.bytes for file in files if file.known))
+        if all(
+            file.known is not None
+            and noted(folder, file.name, file.source) == file.known
+            and _agrees(folder / file.name, file.known)
+            for file in files
+        ):
+            advance(sum(one.bytes for one in known.values()))
         else:
             folder.mkdir(exist_ok=True)
-            lock = FileLock(folder / ".lock")
-            with lock.acquire(cancel_check=cancelled):
+            with FileLock(folder / ".lock").acquire(cancel_check=cancelled):
                 _complete(folder, files, fetch, advance)
     except OSError as error:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
             raise OutageError("no space left on the disk; make room, or set data.raw_dir to another one") from error
         raise InputError(f"{folder}: cannot be read or written ({error.strerror or error})") from error
-    check_pair(*(folder / file.name for file in files))
-    return [
-        Row(folder.name, f"{folder.name}/{file.name}", file.known.bytes, file.known.sha256)
-        for file in files
-        if file.known
-    ]
+    check_pair(*(folder / name for name in known))
+    return [Row(folder.name, f"{folder.name}/{name}", one.bytes, one.sha256) for name, one in known.items()]
 
 
 def missing_bytes(folder: Path, file: Published) -> int:
@@ -104,7 +108,7 @@ def noted(folder: Path, name: str, source: str) -> Known | None:
 
 def _complete(folder: Path, files: list[Published], fetch: Fetch, advance: Advance) -> None:
     """Do the work, with the lock held."""
-    if any((folder / mark).exists() for mark in ("phantom.json", "phantom.tmp")):
+    if any((folder / mark).exists() for mark in (PHANTOMS_NOTE, UNFINISHED)):
         raise InputError(f"{folder} holds the phantom's volumes: set data.raw_dir to another folder")
     for left in set(folder.glob(".*.part")) - {_part(folder, file) for file in files}:
         left.unlink()
@@ -121,35 +125,28 @@ def _complete(folder: Path, files: list[Published], fetch: Fetch, advance: Advan
 
 def _bring(folder: Path, file: Published, fetch: Fetch, advance: Advance) -> None:
     """Have one file in place and noted."""
-    if file.known is None:
+    known = file.known
+    if known is None:
         raise InputError(f"not in {file.source}: {file.url}")
     path, part = folder / file.name, _part(folder, file)
-    there = _agrees(path, file.known)
+    there = _agrees(path, known)
     if there:
-        advance(file.known.bytes)
+        advance(known.bytes)
         part.unlink(missing_ok=True)
-        if noted(folder, file.name, file.source) == file.known:
+        if noted(folder, file.name, file.source) == known:
             return
     else:
         fetch(file, part)
-    _inflate(path if there else part, file.url)
-    if not there:
-        part.replace(path)
-    notes = _notes(folder)
-    notes[file.name] = {"bytes": file.known.bytes, "sha256": file.known.sha256, "source": file.source}
-    beside = folder / ".note.part"
-    write_json(beside, notes)
-    beside.replace(folder / NOTE)
-
-
-def _inflate(path: Path, url: str) -> None:
-    """Read a gzip file to its end, which also checks its checksum."""
     try:
-        with igzip.open(path, "rb") as stream:
+        with igzip.open(path if there else part, "rb") as stream:  # at the end its checksum is checked
             while stream.read(INFLATED_CHUNK):
                 pass
     except (EOFError, igzip.BadGzipFile, igzip.isal_zlib.IsalError) as error:
-        raise InputError(f"no whole gzip file, though as published (sha256): {url}") from error
+        raise InputError(f"no whole gzip file, though as published (sha256): {file.url}") from error
+    if not there:
+        part.replace(path)
+    note = {"bytes": known.bytes, "sha256": known.sha256, "source": file.source}
+    write_json(folder / NOTE, _notes(folder) | {file.name: note})
 
 
 def _part(folder: Path, file: Published) -> Path:
@@ -159,12 +156,6 @@ def _part(folder: Path, file: Published) -> Path:
 
 def _agrees(path: Path, known: Known) -> bool:
     return path.is_file() and path.stat().st_size == known.bytes and sha256(path) == known.sha256
-
-
-def _vouched(folder: Path, file: Published) -> bool:
-    """Whether a file was read to its end before and still has the sha256 that it had then."""
-    known = file.known
-    return known is not None and noted(folder, file.name, file.source) == known and _agrees(folder / file.name, known)
 
 
 def _notes(folder: Path) -> dict[str, dict]:

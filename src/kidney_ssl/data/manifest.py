@@ -1,15 +1,17 @@
 """The manifest: which volumes a study reads, with size and sha256; the store itself is outside DVC."""
 
 import csv
-import hashlib
 import re
+import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 
+from kidney_ssl.data.case_names import is_case, numbered_case
 from kidney_ssl.data.cases import each_case
 from kidney_ssl.errors import InputError
+from kidney_ssl.files import refuse_dangling, replacing, sha256
 
 KINDS = ("imaging", "segmentation")
 COLUMNS = ["case", "file", "bytes", "sha256"]
@@ -17,7 +19,7 @@ ENDINGS = (".nii.gz", ".nii")
 REPAIR = "run `dvc repro --force --single-item download`, then `dvc repro`"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Row:
     """One volume: its case, its path relative to the store, size in bytes and sha256."""
 
@@ -25,12 +27,6 @@ class Row:
     file: str
     bytes: int
     sha256: str
-
-
-def sha256(path: Path) -> str:
-    """Hash a file in chunks."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def choose_cases(
@@ -52,11 +48,12 @@ def choose_cases(
     known = set(available)
     if isinstance(wanted, str):
         first, last = map(int, wanted.split("-"))
-        chosen = {case for case in known if (number := _number(case)) is not None and first <= number <= last}
+        numbers = {case: digits[1] for case in known if (digits := re.fullmatch(r"case_(\d+)", case))}
+        chosen = {case for case, number in numbers.items() if first <= int(number) <= last}
     elif wanted is None:
         chosen = known
     else:
-        chosen = {f"case_{case:05d}" if isinstance(case, int) else case for case in wanted}
+        chosen = {numbered_case(case) if isinstance(case, int) else case for case in wanted}
     for key, names in (("cases", chosen), ("exclude", set(exclude))):
         if unknown := sorted(names - known):
             raise InputError(f"data.{key}: no such case: {', '.join(unknown)}; correct the list")
@@ -66,33 +63,61 @@ def choose_cases(
     return left
 
 
-def _number(case: str) -> int | None:
-    digits = re.fullmatch(r"case_(\d+)", case)
-    return int(digits[1]) if digits else None
-
-
 def find_cases(root: Path) -> dict[str, dict[str, Path]]:
     """Find the volumes of a folder in KiTS layout: <root>/case_*/{imaging,segmentation}.nii.gz (or .nii).
 
+    Warns, in one line, of folders that look like cases and are left out: another name, or no volume in them.
+
     Returns:
-        case -> kind -> path; cases without any volume are left out.
+        case -> kind -> path; a path may be a link to what is not there, and a case that cannot be read has none.
 
     Raises:
-        InputError: the folder does not exist or holds no such volume, or a volume is there both as .nii and .nii.gz.
+        InputError: the folder does not exist, cannot be read or holds no such volume, or a volume is there both as .nii
+            and .nii.gz.
     """
     found: dict[str, dict[str, Path]] = {}
-    for folder in sorted(root.glob("case_*")):
-        for kind in KINDS:
-            there = [folder / (kind + ending) for ending in ENDINGS if (folder / (kind + ending)).is_file()]
-            if len(there) > 1:
-                raise InputError(f"{folder.name}: both {there[0].name} and {there[1].name}: keep one of them")
-            if there:
-                found.setdefault(folder.name, {})[kind] = there[0]
+    left_out: dict[str, str] = {}
+    for folder in _folders(root):
+        name = folder.name
+        try:
+            there, readable = _volumes(folder), True
+        except OSError:
+            there, readable = {}, False
+        if is_case(name) and (there or not readable):
+            found[name] = there  # of a folder that cannot be read `_scan_case` says why
+        elif is_case(name):
+            left_out[name] = "no imaging.nii.gz or segmentation.nii.gz in it"
+        elif name.lower().startswith("case") or len(there) == len(KINDS):
+            left_out[name] = "no name of a case, which is case_ and letters or digits"
+    if left_out:
+        listed = "; ".join(f"{name!r} ({why})" for name, why in left_out.items())
+        warnings.warn(f"{root}: left out, though they look like cases: {listed}", stacklevel=2)
     if not found:
-        raise InputError(
-            f"{root}: {'holds no volumes' if root.is_dir() else 'no such folder'}; "
-            "expected case_XXXXX/{imaging,segmentation}.nii.gz in it"
-        )
+        raise InputError(f"{root}: holds no volumes; expected case_XXXXX/{{imaging,segmentation}}.nii.gz in it")
+    return found
+
+
+def _folders(root: Path) -> list[Path]:
+    """The folders in a folder, and links to what is not there."""
+    expected = "expected case_XXXXX/{imaging,segmentation}.nii.gz in it"
+    try:
+        return sorted(path for path in root.iterdir() if path.is_dir() or (path.is_symlink() and not path.exists()))
+    except FileNotFoundError as error:
+        raise InputError(f"{root}: no such folder; {expected}") from error
+    except OSError as error:
+        raise InputError(f"{root}: cannot be read ({error.strerror}); {expected}") from error
+
+
+def _volumes(folder: Path) -> dict[str, Path]:
+    """Kind -> path of the volumes in a case's folder, links to what is not there among them."""
+    names = {path.name for path in folder.iterdir() if path.is_file() or path.is_symlink()}
+    found: dict[str, Path] = {}
+    for kind in KINDS:
+        there = [kind + ending for ending in ENDINGS if kind + ending in names]
+        if len(there) > 1 and is_case(folder.name):
+            raise InputError(f"{folder.name}: both {there[0]} and {there[1]}: keep one of them")
+        if there:
+            found[kind] = folder / there[0]
     return found
 
 
@@ -119,22 +144,20 @@ def scan(root: Path, wanted: Sequence[str | int] | str | None, exclude: Sequence
 
 def _scan_case(case: str, *, found: dict[str, dict[str, Path]], root: Path) -> list[Row]:
     if "segmentation" not in found[case]:
+        refuse_dangling(root / case)
+        next((root / case).iterdir(), None)  # an OSError where it cannot be read
         raise InputError("segmentation.nii.gz is missing")
-    return [
-        Row(case, path.relative_to(root).as_posix(), path.stat().st_size, sha256(path))
-        for _, path in sorted(found[case].items())
-    ]
+    rows = []
+    for _, path in sorted(found[case].items()):
+        refuse_dangling(path)
+        rows.append(Row(case, path.relative_to(root).as_posix(), path.stat().st_size, sha256(path)))
+    return rows
 
 
 def write_manifest(path: Path, rows: Sequence[Row]) -> None:
     """Write data/manifest.csv: case, file, bytes, sha256, sorted."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        writer.writerows(
-            [row.case, row.file, row.bytes, row.sha256] for row in sorted(rows, key=lambda r: (r.case, r.file))
-        )
+    with replacing(path) as beside, beside.open("w", encoding="utf-8", newline="") as stream:
+        csv.writer(stream, lineterminator="\n").writerows([COLUMNS, *map(astuple, sorted(rows))])
 
 
 def by_case(path: Path) -> dict[str, dict[str, Row]]:
@@ -154,6 +177,8 @@ def by_case(path: Path) -> dict[str, dict[str, Row]]:
     for row in rows:
         file = PurePosixPath(row.file)
         kind = file.name.partition(".")[0]
+        if not is_case(row.case):
+            raise InputError(f"{path}: {row.case!r} is no name of a case (`case_` and letters or digits); {REPAIR}")
         if file.is_absolute() or ".." in file.parts or "\\" in row.file or kind not in KINDS:
             raise InputError(f"{path}: {row.file!r} of {row.case} is no path of a volume inside the store; {REPAIR}")
         if kind in cases.setdefault(row.case, {}):
@@ -165,13 +190,11 @@ def by_case(path: Path) -> dict[str, dict[str, Row]]:
 def verified(store: Path, row: Row) -> Path:
     """Find a volume and check it against the manifest.
 
-    Returns:
-        Its path.
-
     Raises:
-        InputError: it is missing, or its size or sha256 is another; the line says how to mend it.
+        InputError: it is missing, or its size or sha256 is another.
     """
     path = store / row.file
+    refuse_dangling(path)
     if not path.is_file():
         raise InputError(f"{path} is missing; {REPAIR}")
     size = path.stat().st_size
@@ -185,7 +208,6 @@ def verified(store: Path, row: Row) -> Path:
 def describe(rows: Sequence[Row]) -> str:
     """Say what a manifest holds, and for how many cases the imaging is missing."""
     cases = {row.case for row in rows}
-    with_imaging = {row.case for row in rows if "imaging" in row.file}
+    missing = len(cases - {row.case for row in rows if "imaging" in row.file})
     text = f"{len(cases)} cases, {len(rows)} volumes, {sum(row.bytes for row in rows) / 1e6:.1f} MB"
-    missing = len(cases - with_imaging)
     return text + (f"; imaging is missing for {missing} of them: the slice stage will stop" if missing else "")

@@ -1,4 +1,4 @@
-"""From HU to [0, 1]: a window from the tumour pixels of the training slices, or a fixed one."""
+"""From HU to [0, 1]: a window from the tumor pixels of the training slices, or a fixed one."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,40 +8,35 @@ import numpy as np
 import pandas as pd
 
 from kidney_ssl.data.arrays import ArrayWriter, load_rows, read_pieces, read_shape
-from kidney_ssl.data.selection import SPLITS
 from kidney_ssl.errors import InputError
+from kidney_ssl.schema import SPLITS
 
 PERCENTILES = (0.5, 99.5)  # nnU-Net's, as the thesis has them
 
 
 def tumor_statistics(histogram: pd.DataFrame) -> dict[str, float | int]:
-    """Compute P0.5, P99.5, mean and standard deviation of the HU of tumour pixels.
+    """Compute P0.5, P99.5, mean and standard deviation of the HU of tumor pixels.
 
     Args:
-        histogram: rows (case, hu, count) of the native tumour pixels of the selected training slices.
+        histogram: rows (case, hu, count) of the native tumor pixels of the selected training slices.
 
     Returns:
         p0_5, p99_5, mean, std in HU (population standard deviation, linear percentiles) and n, the pixels.
 
     Raises:
-        InputError: no tumour pixel, or all of one value, so that there is no window.
+        InputError: no tumor pixel, or all of one value, so that there is no window.
     """
     counts = histogram.groupby("hu")["count"].sum().sort_index()
     values, weights = counts.index.to_numpy(np.float64), counts.to_numpy(np.int64)
     n = int(weights.sum())
     if n == 0:
-        raise InputError("the training slices hold no tumour pixel: set normalize.window by hand")
+        raise InputError("the training slices hold no tumor pixel: set normalize.window by hand")
     low, high = (_percentile(values, weights, percent) for percent in PERCENTILES)
     mean = float((values * weights).sum() / n)
     if low >= high:
-        raise InputError(f"tumour pixels span no window (P0.5 = P99.5 = {low} HU): set normalize.window by hand")
-    return {
-        "p0_5": low,
-        "p99_5": high,
-        "mean": round(mean, 6),
-        "std": round(float(np.sqrt((weights * (values - mean) ** 2).sum() / n)), 6),
-        "n": n,
-    }
+        raise InputError(f"tumor pixels span no window (P0.5 = P99.5 = {low} HU): set normalize.window by hand")
+    std = float(np.sqrt((weights * (values - mean) ** 2).sum() / n))
+    return {"p0_5": low, "p99_5": high, "mean": round(mean, 6), "std": round(std, 6), "n": n}
 
 
 def _percentile(values: np.ndarray, counts: np.ndarray, percent: float) -> float:
@@ -75,24 +70,20 @@ def normalise(images: np.ndarray, window: tuple[float, float], mode: str) -> np.
     return ((clipped - least) / np.where(span > 0, span, 1)).astype(np.float16)
 
 
-def describe_window(
+def find_window(
     histogram: pd.DataFrame, fixed: tuple[float, float] | None
 ) -> tuple[tuple[float, float], dict[str, Any]]:
-    """Choose the window and describe it for metrics/normalization.json.
+    """Choose the window in HU, and describe it for metrics/normalization.json.
 
     Args:
-        histogram: see `tumor_statistics`.
-        fixed: a window set by hand, or None for the percentiles of the training tumour pixels. With a fixed window
-            no label is looked at.
-
-    Returns:
-        The window in HU and its figures.
+        histogram: see `tumor_statistics`; not looked at when there is a fixed window.
+        fixed: a window set by hand, or None for the percentiles of the training tumor pixels.
     """
     if fixed is not None:
         return fixed, {"source": "fixed", "window": list(fixed)}
     statistics = tumor_statistics(histogram)
     window = (float(statistics["p0_5"]), float(statistics["p99_5"]))
-    return window, {"source": "training tumour pixels", "window": list(window), **statistics}
+    return window, {"source": "training tumor pixels", "window": list(window), **statistics}
 
 
 def normalise_store(
@@ -109,14 +100,14 @@ def normalise_store(
         slices: folder of the int16 arrays.
         normalized: folder for `<split>_images.npy`, (N, S, S) float16 in [0, 1].
         others: name -> folder of `<name>_images.npy` and folder for it: slices to pretrain on, natural test set.
-        fixed: see `describe_window`.
+        fixed: see `find_window`.
         mode: see `normalise`.
 
     Returns:
         Figures of the window.
 
     Raises:
-        InputError: the tumour pixels are of a case that is not in training, or span no window.
+        InputError: the tumor pixels are of a case that is not in training, or span no window.
     """
     histogram = load_rows(slices / "tumor_hu.csv")
     strangers = sorted(set(histogram["case"]) - set(load_rows(slices / "train.csv")["case"]))
@@ -125,12 +116,10 @@ def normalise_store(
             f"{slices / 'tumor_hu.csv'}: {strangers[0]} is no training case, and the window is found on those alone: "
             "run `dvc repro --force slice`"
         )
-    window, figures = describe_window(histogram, fixed)
-    files = [(slices / f"{split}_images.npy", normalized / f"{split}_images.npy") for split in SPLITS]
-    for name, (held, wanted) in others.items():
-        files.append((held / f"{name}_images.npy", wanted / f"{name}_images.npy"))
-    for images, target in files:
-        target.parent.mkdir(parents=True, exist_ok=True)
+    window, figures = find_window(histogram, fixed)
+    for name, (source, target_folder) in (dict.fromkeys(SPLITS, (slices, normalized)) | dict(others)).items():
+        images, target = source / f"{name}_images.npy", target_folder / f"{name}_images.npy"
+        target_folder.mkdir(parents=True, exist_ok=True)
         scaled = ArrayWriter(target, read_shape(images), np.float16)
         for piece in read_pieces(images):
             scaled.append(normalise(piece, window, mode))

@@ -11,10 +11,8 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from kidney_ssl.data import anatomy
-from kidney_ssl.data.anatomy import Blob, Case, Kidney
-
-SOURCES = (Path(__file__), Path(anatomy.__file__))  # what decides a phantom's voxels, for its recipe
+from kidney_ssl.data.anatomy import DEAD, Blob, Case, Kidney, paint
+from kidney_ssl.files import replacing
 
 # Contrast phases: HU of cortex, medulla, renal pelvis, vessels, liver, spleen.
 PHASES = {
@@ -78,50 +76,35 @@ def plan_case(number: int, *, size: int, slices: float, seed: int) -> Case:
 def make_case(
     number: int, *, size: int, slices: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray, tuple[float, float, float]]:
-    """Make one case.
-
-    Args:
-        number: see `plan_case`.
-        size: see `plan_case`.
-        slices: see `plan_case`.
-        seed: see `plan_case`.
+    """Plan a case (see `plan_case`) and paint it.
 
     Returns:
         (slices, H, W) float64 imaging of whole HU, (slices, H, W) uint8 labels of KiTS23's meaning, both in KiTS
         order, and the spacing in mm.
     """
     case = plan_case(number, size=size, slices=slices, seed=seed)
-    imaging, labels = anatomy.paint(case)
+    imaging, labels = paint(case)
     return imaging.astype(np.float64), labels, case.spacing
 
 
 def write_case(folder: Path, number: int, *, size: int, slices: float, seed: int) -> None:
-    """Write one case as KiTS23 has it: float64 imaging, uint8 labels, axis 0 axial, the KiTS affine.
+    """Write a case (see `plan_case`) as KiTS23 has it: float64 imaging, uint8 labels, axis 0 axial, the KiTS affine.
 
-    The files are written beside and moved into place; the same case gives the same bytes.
-
-    Args:
-        folder: folder of the case.
-        number: see `plan_case`.
-        size: see `plan_case`.
-        slices: see `plan_case`.
-        seed: see `plan_case`.
+    The same case gives the same bytes.
     """
     imaging, labels, (thickness, row_mm, column_mm) = make_case(number, size=size, slices=slices, seed=seed)
     affine = np.array([[0, 0, -column_mm, 0], [0, -row_mm, 0, 0], [-thickness, 0, 0, 0], [0, 0, 0, 1.0]])
-    folder.mkdir(parents=True, exist_ok=True)
     for name, array in (("imaging", imaging), ("segmentation", labels)):
-        beside = folder / f"{name}.tmp"
-        # No time stamp and no file name in the gzip header.
-        # By zlib: isal once in some ten thousand cases packed the same voxels into other bytes.
-        beside.write_bytes(zlib.compress(nib.Nifti1Image(array, affine).to_bytes(), 1, wbits=31))
-        beside.replace(folder / f"{name}.nii.gz")
+        with replacing(folder / f"{name}.nii.gz") as beside:
+            # No time stamp and no file name in the gzip header.
+            # By zlib: isal once in some ten thousand cases packed the same voxels into other bytes.
+            beside.write_bytes(zlib.compress(nib.Nifti1Image(array, affine).to_bytes(), 1, wbits=31))
 
 
 def _kidney(rng: np.random.Generator, side: int, half: np.ndarray, level: float) -> Kidney:
     height = level + rng.normal(0, 20)
     centre = np.array([side * half[0] * rng.uniform(0.36, 0.56), half[1] * rng.uniform(0.02, 0.46), height])
-    # Organs and tumours grow with the body, so that its size does not tell the tumour's size in pixels.
+    # Organs and tumors grow with the body, so that its size does not tell the tumor's size in pixels.
     scale = rng.uniform(0.85, 1.15) * half[0] / 134
     return Kidney(
         centre=centre,
@@ -136,23 +119,22 @@ def _cyst(rng: np.random.Generator, kidney: Kidney, *, radius: float, hu: float)
     direction = rng.normal(size=3)
     direction /= np.linalg.norm(direction)
     centre = kidney.centre + direction * kidney.axes * rng.uniform(0.7, 1.1)
-    axes = radius * rng.uniform(0.85, 1.2, 3)
-    return Blob(centre, axes, hu, ragged=0.05)
+    return Blob(centre, radius * rng.uniform(0.85, 1.2, 3), hu, ragged=0.05)
 
 
 def _tumor(rng: np.random.Generator, kidney: Kidney, hu: tuple[int, ...], half: np.ndarray) -> Blob:
     radius = float(np.clip(np.exp(rng.normal(np.log(27), 0.4)), 6, 42)) * half[0] / 134
     # In place of kidney rather than beside it, and in every height: neither how much bright tissue a slice holds nor
-    # where it lies gives the tumour away.
+    # where it lies gives the tumor away.
     angle, off = rng.uniform(0, 2 * np.pi), 0.7 * np.sqrt(rng.random())
     place = np.array([off * np.cos(angle), off * np.sin(angle), rng.choice([-1, 1]) * rng.uniform(0.2, 0.9)])
-    # About as bright as the kidney around it, so that no tumour shows in a blurred image: a bright rim around a dead
+    # About as bright as the kidney around it, so that no tumor shows in a blurred image: a bright rim around a dead
     # core, as clear cell carcinoma; duller than the kidney, as papillary; or brighter. Always uneven.
     around = 0.3 * hu[0] + 0.7 * hu[1] - 20  # HU of cortex, medulla and sinus together
     kind = rng.choice(["core", "dull", "bright"], p=[0.6, 0.25, 0.15])
     necrosis = float(rng.uniform(0.5, 0.7)) if kind == "core" else 0.0
     value = {
-        "core": (around - anatomy.DEAD * necrosis**2) / (1 - necrosis**2),
+        "core": (around - DEAD * necrosis**2) / (1 - necrosis**2),
         "dull": around - rng.uniform(50, 90),
         "bright": around + rng.uniform(50, 90),
     }[kind]
@@ -167,7 +149,7 @@ def _tumor(rng: np.random.Generator, kidney: Kidney, hu: tuple[int, ...], half: 
 
 
 def _lesion(rng: np.random.Generator, half: np.ndarray) -> Blob:
-    """Draw a lesion of liver or spleen: as large and as bright as a tumour, but in no kidney."""
+    """Draw a lesion of liver or spleen: as large and as bright as a tumor, but in no kidney."""
     side = -1 if rng.random() < 0.7 else 1
     centre = np.array(
         [side * half[0] * rng.uniform(0.4, 0.7), half[1] * rng.uniform(-0.35, 0.25), rng.uniform(-110, -10)]

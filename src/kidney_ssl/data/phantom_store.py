@@ -1,77 +1,67 @@
 """The store of the phantom's volumes: made once, kept while parameters and generator stay the same."""
 
-import hashlib
 import json
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from kidney_ssl.data import manifest, phantom
+from kidney_ssl.code_version import code_version
 from kidney_ssl.data.cases import each_case
+from kidney_ssl.data.manifest import ENDINGS, KINDS
+from kidney_ssl.data.phantom import write_case
 from kidney_ssl.errors import InputError
+from kidney_ssl.files import sha256
 
-RECIPE = "phantom.json"  # beside a phantom's volumes: what they were made from, and their sha256
+NOTE = "phantom.json"  # beside a phantom's volumes: what they were made from, and their sha256
+UNFINISHED = "phantom.tmp"  # marks a case in the making
 
 
-def fill_phantom_store(store: Path, names: list[str], *, size: int, slices: float, seed: int, workers: int) -> None:
+def fill_phantom_store(store: Path, names: list[str], **options: Any) -> None:
     """Make the phantom's cases that the store lacks.
 
-    A case is kept when its recipe (parameters and the generator's source) and the sha256 of both volumes agree.
+    A case is kept when its recipe (parameters and the generator's code) and the sha256 of both volumes agree.
 
     Args:
         store: folder of the volumes.
         names: the cases to have, case_00000 onwards.
-        size: see `phantom.make_case`.
-        slices: see `phantom.make_case`.
-        seed: see `phantom.make_case`.
-        workers: cases at a time.
+        options: `workers`, cases at a time; the others are those of `phantom.plan_case`.
 
     Raises:
         InputError: a case folder holds volumes that this source did not make; they are left alone.
     """
-    code = b"".join(path.read_bytes() for path in phantom.SOURCES)
-    recipe = {
-        "generator": hashlib.sha256(code).hexdigest(),
-        "seed": seed,
-        "size": size,
-        "slices": slices,
-    }
-    make = partial(
-        _phantom_case,
-        store=store,
-        recipe=recipe,
-        write=partial(phantom.write_case, size=size, slices=slices, seed=seed),
-    )
+    workers = options.pop("workers")
+    recipe = {"generator": code_version("kidney_ssl.data.phantom"), **options}
+    make = partial(_phantom_case, store=store, recipe=recipe, options=options)
     each_case(make, names, workers=workers, description="phantom")
 
 
-def _phantom_case(case: str, *, store: Path, recipe: dict[str, object], write: Callable[[Path, int], None]) -> None:
+def _phantom_case(case: str, *, store: Path, recipe: dict[str, Any], options: dict[str, Any]) -> None:
     folder = store / case
-    volumes = [folder / "imaging.nii.gz", folder / "segmentation.nii.gz"]
-    note = folder / RECIPE
-    beside = folder / "phantom.tmp"  # the mark of a case in the making
+    note, unfinished = folder / NOTE, folder / UNFINISHED
+    volumes = [folder / f"{kind}.nii.gz" for kind in KINDS]
     if note.exists():
         if _vouched(note, recipe, volumes):
-            beside.unlink(missing_ok=True)
+            unfinished.unlink(missing_ok=True)
             return
     else:
-        there = {folder / (kind + ending) for kind in manifest.KINDS for ending in manifest.ENDINGS}
-        there = {volume for volume in there if volume.exists()}
-        if there - set(volumes) or (there and not beside.exists()):
+        there = {path for kind in KINDS for ending in ENDINGS if (path := folder / (kind + ending)).exists()}
+        if there - set(volumes) or (there and not unfinished.exists()):
             raise InputError(f"{folder} holds volumes that are not the phantom's: set data.raw_dir to another folder")
     folder.mkdir(parents=True, exist_ok=True)
-    beside.touch()
+    unfinished.touch()
     # From here to the new note nothing vouches for the volumes.
     note.unlink(missing_ok=True)
-    write(folder, int(case.removeprefix("case_")))
-    beside.write_text(json.dumps({"recipe": recipe, "sha256": [manifest.sha256(v) for v in volumes]}, sort_keys=True))
-    beside.replace(note)
+    for left in folder.glob(".*.nii.gz"):  # what a killed process was writing, see kidney_ssl.files
+        left.unlink()
+    write_case(folder, int(case.removeprefix("case_")), **options)
+    unfinished.write_text(json.dumps({"recipe": recipe, "sha256": [sha256(path) for path in volumes]}, sort_keys=True))
+    unfinished.replace(note)
 
 
-def _vouched(note: Path, recipe: dict[str, object], volumes: list[Path]) -> bool:
+def _vouched(note: Path, recipe: dict[str, Any], volumes: list[Path]) -> bool:
     """Tell whether a note is whole and speaks of this recipe and of these very volumes."""
     try:
         kept = json.loads(note.read_text())
     except ValueError:
         return False
-    return kept == {"recipe": recipe, "sha256": [manifest.sha256(v) if v.exists() else "" for v in volumes]}
+    return kept == {"recipe": recipe, "sha256": [sha256(path) if path.exists() else "" for path in volumes]}

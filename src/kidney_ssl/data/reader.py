@@ -1,13 +1,17 @@
 """Reading a case's volumes with every check."""
 
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from kidney_ssl.data import manifest
-from kidney_ssl.data.parts import part_of, write_part
-from kidney_ssl.data.volume import check_pair, label_areas, read_volume
+from kidney_ssl.data.checks import Findings, copy_findings, hu_findings, judge
+from kidney_ssl.data.parts import kept_part
+from kidney_ssl.data.volume import compare_grids, label_areas, read_volume
 
 
 @dataclass(frozen=True)
@@ -17,35 +21,48 @@ class Reader:
     Attributes:
         store: folder of the volumes.
         files: case -> kind ("imaging", "segmentation") -> row of the manifest.
+        accept: checks that refuse nothing, see `checks.judge`.
+        patients: case -> patient; the case itself where it is not in it.
     """
 
     store: Path
     files: dict[str, dict[str, manifest.Row]]
+    accept: Collection[str] = ()
+    patients: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def copies(self) -> dict[str, Findings]:
+        """What `checks.copy_findings` says of the cases with imaging."""
+        checksums = {case: kinds["imaging"].sha256 for case, kinds in self.files.items() if "imaging" in kinds}
+        return copy_findings(checksums, {case: self.patients.get(case, case) for case in checksums})
 
     def areas(self, case: str, parts: Path) -> tuple[np.ndarray, tuple[float, float, float]]:
-        """Count the pixels of each label: (slices, 4) int64, and the spacing in mm (slices, rows, columns).
+        """Count the pixels of each mask value: (slices, 4) int64, and the spacing in mm (slices, rows, columns).
 
-        What was counted is kept in `parts`, an existing folder, and taken from there the next time, if the volume is
-        still the one of the manifest.
+        The counts are kept in `parts` as long as the volume is that of the manifest.
         """
         volume = self._verified(case, "segmentation")
-        path = part_of(parts, case, self.files[case]["segmentation"].sha256)
-        if path.exists():
-            with np.load(path) as part:
-                slices_mm, row_mm, column_mm = part["spacing_mm"].tolist()
-                return part["areas"], (slices_mm, row_mm, column_mm)
-        areas, grid = label_areas(volume)
-        write_part(path, areas=areas, spacing_mm=grid.spacing_mm)
-        return areas, grid.spacing_mm
 
-    def volumes(self, case: str) -> tuple[np.ndarray, np.ndarray, tuple[float, float], tuple[str, ...]]:
-        """Read imaging (int16 HU) and labels (uint8), both (slices, H, W), the in-plane spacing in mm, and notes."""
-        imaging, segmentation = (self._verified(case, kind) for kind in ("imaging", "segmentation"))
-        check_pair(imaging, segmentation)
+        def count() -> dict[str, Any]:
+            areas, grid = label_areas(volume)
+            return {"areas": areas, "spacing_mm": grid.spacing_mm, "findings": np.array(grid.findings, np.str_)}
+
+        with np.load(kept_part(parts, case, self.files[case]["segmentation"].sha256, count)) as part:
+            judge([*self.copies.get(case, ()), *part["findings"].tolist()], self.accept, volume)
+            slices_mm, row_mm, column_mm = part["spacing_mm"].tolist()
+            return part["areas"], (slices_mm, row_mm, column_mm)
+
+    def volumes(self, case: str) -> tuple[np.ndarray, np.ndarray, tuple[float, float], Findings]:
+        """Read imaging (int16 HU) and labels (uint8), both (slices, H, W), in-plane spacing in mm, and what is odd."""
+        imaging, segmentation = (self._verified(case, kind) for kind in manifest.KINDS)
+        findings = (*self.copies.get(case, ()), *compare_grids(imaging, segmentation))
+        judge(findings, self.accept, f"{imaging} and {segmentation.name}")
         labels = read_volume(segmentation, np.uint8)
         volume = read_volume(imaging)
         _, row_mm, column_mm = volume.grid.spacing_mm
-        return volume.array, labels.array, (row_mm, column_mm), volume.notes
+        findings = (*findings, *volume.notes, *hu_findings(volume.array))
+        judge(findings, self.accept, imaging)
+        return volume.array, labels.array, (row_mm, column_mm), findings
 
     def fingerprint(self, case: str) -> str:
         """Identify the volumes of a case by their checksums."""

@@ -7,26 +7,10 @@ from typing import Any
 import numpy as np
 
 from kidney_ssl.data.arrays import load_rows, read_pieces, read_shape
-from kidney_ssl.data.selection import KIDNEY, TUMOR
+from kidney_ssl.schema import LABELLED, MASK_KIDNEY, MASK_TUMOR, TRAIN
 
 # Fractions of the frame's side, half-open: [top, bottom, left, right]. "left" is image-left: the patient's right.
 Rectangle = tuple[float, float, float, float]
-
-
-def label_density(masks: Iterable[np.ndarray], size: int) -> np.ndarray:
-    """Count kidney, tumour and cyst pixels at each place of the frame.
-
-    Args:
-        masks: batches (N, S, S) uint8.
-        size: S.
-
-    Returns:
-        (S, S) int64.
-    """
-    density = np.zeros((size, size), np.int64)
-    for batch in masks:
-        density += np.count_nonzero(batch, axis=0)
-    return density
 
 
 def smallest_rectangle(density: np.ndarray, share: float) -> tuple[int, int, int, int]:
@@ -63,10 +47,10 @@ def smallest_rectangle(density: np.ndarray, share: float) -> tuple[int, int, int
 
 
 def find_regions(density: np.ndarray, share: float) -> dict[str, Rectangle]:
-    """Find one rectangle a side: the smallest that holds `share` of the side's kidney, tumour and cyst pixels.
+    """Find one rectangle a side: the smallest that holds `share` of the side's kidney, tumor and cyst pixels.
 
     Args:
-        density: (S, S) of the training masks, see `label_density`.
+        density: (S, S) kidney, tumor and cyst pixels of the training masks at each place.
         share: in (0, 1].
 
     Returns:
@@ -98,35 +82,23 @@ def coverage(masks: Iterable[np.ndarray], labels: np.ndarray, regions: dict[str,
         regions: see `find_regions`.
 
     Returns:
-        Shares of kidney and of tumour pixels inside; of the positive slices, the share with no tumour pixel inside
+        Shares of kidney and of tumor pixels inside; of the positive slices, the share with no tumor pixel inside
         (`positive_slices_outside`) and with at least one outside (`positive_slices_partly_outside`). A share of
         nothing is None.
     """
-    totals = {"kidney": [0, 0], "tumor": [0, 0]}
-    outside = partly = positives = done = 0
+    names = ("kidney", "tumor", "positive_slices_outside", "positive_slices_partly_outside")
+    counts: list[Any] = []
+    done, count = 0, np.count_nonzero
     for batch in masks:
         marked = inside(regions, batch.shape[1])
-        for name, value in (("kidney", KIDNEY), ("tumor", TUMOR)):
-            found = batch == value
-            totals[name][0] += int(np.count_nonzero(found & marked))
-            totals[name][1] += int(np.count_nonzero(found))
-        positive = batch[labels[done : done + len(batch)] == 1] == TUMOR
+        kidney, tumor = batch == MASK_KIDNEY, batch == MASK_TUMOR
+        positive = tumor[labels[done : done + len(batch)] == 1]
         done += len(batch)
-        held = (positive & marked).any(axis=(1, 2))
-        beyond = (positive & ~marked).any(axis=(1, 2))
-        positives += len(positive)
-        outside += int(np.count_nonzero(~held))
-        partly += int(np.count_nonzero(beyond))
-
-    def share(part: int, whole: int) -> float | None:
-        return round(part / whole, 6) if whole else None
-
-    return {
-        "kidney": share(*totals["kidney"]),
-        "tumor": share(*totals["tumor"]),
-        "positive_slices_outside": share(outside, positives),
-        "positive_slices_partly_outside": share(partly, positives),
-    }
+        outside, partly = ~(positive & marked).any(axis=(1, 2)), (positive & ~marked).any(axis=(1, 2))
+        counts += [count(kidney & marked), count(kidney), count(tumor & marked), count(tumor)]
+        counts += [count(outside), len(positive), count(partly), len(positive)]
+    totals = zip(names, np.reshape(counts, (-1, len(names), 2)).sum(axis=0).tolist(), strict=True)
+    return {name: round(part / whole, 6) if whole else None for name, (part, whole) in totals}
 
 
 def regions_of_store(
@@ -142,9 +114,12 @@ def regions_of_store(
     Returns:
         The regions for regions.json, and `coverage` of each part with the source of the regions.
     """
-    masks = {split: slices / f"{split}_masks.npy" for split in ("train", "validation")}
-    size = read_shape(masks["train"])[1]
-    regions = by_hand or find_regions(label_density(read_pieces(masks["train"]), size), share)
+    masks = {split: slices / f"{split}_masks.npy" for split in LABELLED}
+    regions = by_hand
+    if regions is None:
+        size = read_shape(masks[TRAIN])[1]
+        counted = (np.count_nonzero(piece, axis=0) for piece in read_pieces(masks[TRAIN]))
+        regions = find_regions(sum(counted, start=np.zeros((size, size), np.int64)), share)
     held: dict[str, Any] = {"source": "by hand" if by_hand else f"smallest that hold {share:g} of the training masks"}
     for split, path in masks.items():
         labels = load_rows(slices / f"{split}.csv")["label"].to_numpy()

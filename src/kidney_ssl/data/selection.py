@@ -6,14 +6,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from kidney_ssl.data.patients import patient_column
 from kidney_ssl.errors import InputError
-
-SPLITS = ("train", "validation", "test")
-CLASSES = ("tumor", "kidney", "background")
-SMALL = "small"  # some tumour below the threshold: in the natural test set alone
-
-# Label values of KiTS23. A cyst is no tumour: it never makes a slice positive.
-KIDNEY, TUMOR, CYST = 1, 2, 3
+from kidney_ssl.schema import CLASSES, MASK_VALUES, NEGATIVES, SPLITS, TEST, TRAIN, TUMOR, VALIDATION
 
 
 def slice_rows(case: str, areas: np.ndarray, spacing_mm: tuple[float, float, float], block: str) -> pd.DataFrame:
@@ -21,7 +16,7 @@ def slice_rows(case: str, areas: np.ndarray, spacing_mm: tuple[float, float, flo
 
     Args:
         case: the case's name.
-        areas: (slices, 4) int, pixels of each label value on the native grid, slices from the top.
+        areas: (slices, 4) int, pixels of each mask value on the native grid, slices from the top.
         spacing_mm: distance between slices, rows and columns in mm.
         block: part of KiTS23 that the case belongs to, or "other".
 
@@ -33,15 +28,9 @@ def slice_rows(case: str, areas: np.ndarray, spacing_mm: tuple[float, float, flo
     thickness, row_mm, column_mm = spacing_mm
     pixel_mm2 = row_mm * column_mm
     count = len(areas)
-    columns: dict[str, Any] = {
-        "case": case,
-        "slice": np.arange(count),
-        "position": (np.arange(count) + 0.5) / count,
-    }
-    for name, value in (("kidney", KIDNEY), ("tumor", TUMOR), ("cyst", CYST)):
-        columns[f"{name}_px"] = areas[:, value]
-    for name, value in (("kidney", KIDNEY), ("tumor", TUMOR), ("cyst", CYST)):
-        columns[f"{name}_mm2"] = np.round(areas[:, value] * pixel_mm2, 3)
+    columns: dict[str, Any] = {"case": case, "slice": np.arange(count), "position": (np.arange(count) + 0.5) / count}
+    columns |= {f"{name}_px": areas[:, value] for name, value in MASK_VALUES.items()}
+    columns |= {f"{name}_mm2": np.round(areas[:, value] * pixel_mm2, 3) for name, value in MASK_VALUES.items()}
     columns |= {
         "spacing_mm": round(float(np.sqrt(pixel_mm2)), 6),
         "thickness_mm": round(thickness, 6),
@@ -53,8 +42,8 @@ def slice_rows(case: str, areas: np.ndarray, spacing_mm: tuple[float, float, flo
 def classify(slices: pd.DataFrame, min_tumor_px: int) -> pd.Series:
     """Name the class of each slice: tumor, kidney, background, or "" where it stays out of the labelled set.
 
-    tumor: at least `min_tumor_px` tumour pixels on the native grid; kidney: kidney and no tumour pixel;
-    background: neither. Slices with some tumour below the threshold are left out.
+    tumor: at least `min_tumor_px` tumor pixels on the native grid; kidney: kidney and no tumor pixel;
+    background: neither. Slices with some tumor below the threshold are left out.
     """
     tumor, kidney = slices["tumor_px"], slices["kidney_px"]
     classes = np.select(
@@ -64,12 +53,11 @@ def classify(slices: pd.DataFrame, min_tumor_px: int) -> pd.Series:
 
 
 def split_cases(strata: pd.Series, *, folds: int, fold: int, validation: float, seed: int) -> dict[str, str]:
-    """Split cases into train, validation and test, stratified.
+    """Split cases, or patients, into train, validation and test, stratified.
 
-    Within each stratum the cases are shuffled; the strata are laid end to end and dealt out like cards, so that
-    each fold holds its share of each stratum to within one case, whatever the sizes (scikit-learn's
-    StratifiedKFold refuses strata smaller than the number of folds). Fold `fold` is the test part. Validation is
-    every k-th case of what is left, in the same order, evenly spaced.
+    Shuffled strata are laid end to end and dealt out like cards, so that each fold holds its share of each stratum to
+    within one case, whatever the sizes (scikit-learn's StratifiedKFold refuses strata smaller than the number of
+    folds). Validation is every k-th case of what is not in the test part, in the same order, evenly spaced.
 
     Args:
         strata: stratum of each case, indexed by case.
@@ -79,7 +67,7 @@ def split_cases(strata: pd.Series, *, folds: int, fold: int, validation: float, 
         seed: decides the shuffle.
 
     Returns:
-        case -> split.
+        case -> split, sorted by case.
 
     Raises:
         InputError: too few cases for three parts.
@@ -96,12 +84,11 @@ def split_cases(strata: pd.Series, *, folds: int, fold: int, validation: float, 
         for _, members in sorted(merged.groupby(merged).groups.items())
         for case in generator.permutation(np.asarray(sorted(members), dtype=object))
     ]
-    test = dealt[fold::folds]
     rest = [case for position, case in enumerate(dealt) if position % folds != fold]
     count = max(1, round(validation * len(rest)))
-    chosen = {rest[int((k + 0.5) * len(rest) / count)] for k in range(count)}
-    splits = {case: "validation" if case in chosen else "train" for case in rest}
-    return dict(sorted((splits | dict.fromkeys(test, "test")).items()))
+    splits = dict.fromkeys(dealt, TEST) | dict.fromkeys(rest, TRAIN)
+    splits |= {rest[int((k + 0.5) * len(rest) / count)]: VALIDATION for k in range(count)}
+    return dict(sorted(splits.items()))
 
 
 def _merge_small(strata: pd.Series) -> pd.Series:
@@ -114,22 +101,23 @@ def _merge_small(strata: pd.Series) -> pd.Series:
     return strata.where(~strata.isin(small), "small strata")
 
 
-def draw_balanced(candidates: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """Draw the 2:1:1 set of one part: all T tumor slices, floor(T/2) kidney and floor(T/2) background.
+def draw_balanced(candidates: pd.DataFrame, seed: int, negatives: int) -> pd.DataFrame:
+    """Draw the set of one part: all tumor slices, and so many kidney and so many background slices.
 
     Args:
         candidates: rows with case, slice, class; the draw does not depend on their order.
         seed: decides which negatives are drawn, without replacement.
+        negatives: of each class; half of the tumor slices for 2:1:1.
 
     Returns:
         The chosen rows, sorted by case and slice. A class that falls short is kept whole.
     """
     ordered = candidates.sort_values(["case", "slice"])
-    tumor = ordered[ordered["class"] == "tumor"]
+    tumor = ordered[ordered["class"] == TUMOR]
     parts = [tumor]
-    for number, name in enumerate(("kidney", "background")):
+    for number, name in enumerate(NEGATIVES):
         pool = ordered[ordered["class"] == name]
-        wanted = min(len(tumor) // 2, len(pool))
+        wanted = min(negatives, len(pool))
         rows = np.random.default_rng([seed, number]).choice(len(pool), size=wanted, replace=False)
         parts.append(pool.iloc[rows])
     return pd.concat(parts).sort_values(["case", "slice"])
@@ -145,92 +133,75 @@ def select(
     split_seed: int,
     draw_seed: int,
 ) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]:
-    """Choose slices and split cases.
+    """Choose slices and split patients, each with all of its cases.
 
-    The balance is drawn in the training part (train and validation together) and in the test part; the validation
-    cases are carved out after the draw.
+    The balance is drawn in each split. Train and validation together have floor(T/2) of each class of negatives for
+    their T tumor slices, as the thesis's training part has: validation takes ceil(T/2) of its own, train the rest.
 
     Args:
-        slices: every slice of every case, see `slice_rows`.
+        slices: every slice of every case, see `slice_rows`; with `patient` where a case is no patient.
         min_tumor_px: native pixels from which a slice counts as tumor.
-        folds: see `split_cases`.
-        fold: see `split_cases`.
-        validation: see `split_cases`.
+        folds: see `split_cases`, as `fold` and `validation`.
+        fold: which of them is the test part.
+        validation: share of the other cases.
         split_seed: seed of the split.
         draw_seed: seed of the draw of negatives.
 
     Returns:
-        The selection (case, slice, class, label, split), split and stratum of every case (case, split, stratum), and
-        the figures for metrics/selection.json.
+        The selection (case, slice, class, label, split), split and stratum of every case (case, split, stratum, and
+        `patient` if given), and the counts for metrics/selection.json.
 
     Raises:
         InputError: no slice reaches the threshold, or there are too few cases.
     """
     rows = slices.assign(**{"class": classify(slices, min_tumor_px)})
-    positive = (rows["class"] == "tumor").groupby(rows["case"]).any()
+    positive = (rows["class"] == TUMOR).groupby(rows["case"]).any()
     if not positive.any():
         raise InputError(
-            f"no slice of {len(positive)} case(s) has at least {min_tumor_px} tumour pixels: "
+            f"no slice of {len(positive)} case(s) has at least {min_tumor_px} tumor pixels: "
             "lower select.min_tumor_px or give other cases"
         )
     block = rows.groupby("case")["block"].first()
-    strata = block + positive.map({True: " with", False: " without"}) + " tumor slices"
+    patient = patient_column(rows)
+    bearing = (rows["class"] == TUMOR).groupby(patient).any().map({True: " with", False: " without"})
+    strata = rows.groupby(patient)["block"].first() + bearing + " tumor slices"
     split = split_cases(strata, folds=folds, fold=fold, validation=validation, seed=split_seed)
-    rows["split"] = rows["case"].map(split)
+    cases = rows[[name for name in ("case", "patient") if name in rows]].drop_duplicates("case")
+    cases = cases.sort_values("case", ignore_index=True)
+    cases.insert(1, "split", patient_column(cases).map(split))
+    cases.insert(2, "stratum", patient_column(cases).map(strata))
+    rows["split"] = patient.map(split)
     candidates = rows[rows["class"] != ""]
-    in_test = candidates["split"] == "test"
-    chosen = pd.concat(
-        [draw_balanced(candidates[~in_test], draw_seed), draw_balanced(candidates[in_test], draw_seed)]
-    ).sort_values(["case", "slice"])
-    chosen = chosen.assign(label=(chosen["class"] == "tumor").astype(int))
-    figures = _figures(rows, candidates, chosen, split, block)
-    selection = chosen[["case", "slice", "class", "label", "split"]].reset_index(drop=True)
-    cases = pd.DataFrame(split.items(), columns=["case", "split"])
-    cases["stratum"] = cases["case"].map(strata)
-    return selection, cases, figures
-
-
-def _figures(
-    rows: pd.DataFrame,
-    candidates: pd.DataFrame,
-    chosen: pd.DataFrame,
-    split: dict[str, str],
-    block: pd.Series,
-) -> dict[str, Any]:
-    def per_part(frame: pd.DataFrame) -> dict[str, dict[str, int]]:
-        table = frame.groupby(["split", "class"]).size()
-        return {part: {name: int(table.get((part, name), 0)) for name in CLASSES} for part in SPLITS}
-
-    parts = pd.Series(split)
-    blocks = pd.crosstab(parts, block.reindex(parts.index))
-    per_case = rows.groupby("case").size()
-    drawn = {"training": chosen[chosen["split"] != "test"], "test": chosen[chosen["split"] == "test"]}
+    of_split = {name: candidates[candidates["split"] == name] for name in SPLITS}
+    tumors = {name: int((part["class"] == TUMOR).sum()) for name, part in of_split.items()}
+    # At least one of each in validation: of a single class there is no AUROC to choose an epoch by.
+    negatives = {VALIDATION: max(1, (tumors[VALIDATION] + 1) // 2), TEST: tumors[TEST] // 2}
+    negatives[TRAIN] = max(0, (tumors[TRAIN] + tumors[VALIDATION]) // 2 - negatives[VALIDATION])
+    drawn = {name: draw_balanced(part, draw_seed, negatives[name]) for name, part in of_split.items()}
+    chosen = pd.concat(drawn.values()).sort_values(["case", "slice"])
+    chosen["label"] = (chosen["class"] == TUMOR).astype(int)
     for part, frame in drawn.items():
-        counts = frame["class"].value_counts()
-        half = int(counts.get("tumor", 0)) // 2
-        for name in ("kidney", "background"):
-            if counts.get(name, 0) < half:
+        counts = _by_class(frame)
+        for name in NEGATIVES:
+            if counts[name] < counts[TUMOR] // 2:
                 warnings.warn(
-                    f"{part} part: {counts.get(name, 0)} {name} slices for the {half} that the 2:1:1 balance "
+                    f"{part} part: {counts[name]} {name} slices for the {counts[TUMOR] // 2} that the 2:1:1 balance "
                     "wants; all of them are kept",
-                    stacklevel=3,
+                    stacklevel=2,
                 )
-    totals = candidates["class"].value_counts()
-    return {
-        "candidates": per_part(candidates),
-        "candidates_total": {name: int(totals.get(name, 0)) for name in CLASSES},
-        "cases": {
-            part: {name: int(blocks.loc[part].get(name, 0)) for name in sorted(set(block))}
-            for part in SPLITS
-            if part in blocks.index
-        },
-        "cases_total": len(split),
-        "cases_without_tumor_slice": int((~(rows["class"] == "tumor").groupby(rows["case"]).any()).sum()),
-        "chosen": per_part(chosen),
+    per_case = rows.groupby("case").size()
+    figures: dict[str, Any] = {
+        "candidates": _by_split(candidates),
+        "candidates_total": _by_class(candidates),
+        "cases": pd.crosstab(cases["split"], cases["case"].map(block)).to_dict("index"),
+        "cases_total": len(cases),
+        **({"patients_total": len(split)} if "patient" in rows else {}),
+        "cases_without_tumor_slice": int((~positive).sum()),
+        "chosen": _by_split(chosen),
         "chosen_total": len(chosen),
-        "left_out_small_tumor": int((rows["class"] == "").sum()),
+        "left_out_small_tumor": len(rows) - len(candidates),
         "ratio": {
-            part: {name: round(int((frame["class"] == name).sum()) / max(len(frame), 1), 6) for name in CLASSES}
+            part: {name: round(count / max(len(frame), 1), 6) for name, count in _by_class(frame).items()}
             for part, frame in drawn.items()
         },
         "slices_per_case": {
@@ -240,20 +211,32 @@ def _figures(
         },
         "slices_total": len(rows),
     }
+    return chosen[["case", "slice", "class", "label", "split"]].reset_index(drop=True), cases, figures
+
+
+def _by_class(rows: pd.DataFrame) -> dict[str, int]:
+    """Slices of each class."""
+    counts = rows["class"].value_counts()
+    return {name: int(counts.get(name, 0)) for name in CLASSES}
+
+
+def _by_split(rows: pd.DataFrame) -> dict[str, dict[str, int]]:
+    """Slices of each class in each split."""
+    return {split: _by_class(rows[rows["split"] == split]) for split in SPLITS}
 
 
 def assert_no_shared_case(parts: dict[str, pd.DataFrame]) -> None:
     """Refuse arrays in which a case stands in two splits.
 
     Args:
-        parts: split -> rows with a column `case`.
+        parts: split -> rows with a column `case`, and `patient` if there are several cases of one.
 
     Raises:
-        InputError: a case is in two splits; the message names it and both splits.
+        InputError: a case or a patient is in two splits; the message names it and both splits.
     """
     seen: dict[str, str] = {}
     for part, frame in parts.items():
-        for case in sorted(set(frame["case"])):
+        for case in sorted(set(patient_column(frame))):
             if case in seen:
                 raise InputError(f"{case} is in {seen[case]} and in {part}: run `dvc repro --force select`")
             seen[case] = part

@@ -1,31 +1,26 @@
 """The chosen slices as memory-mapped arrays in one body-standardised frame."""
 
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from kidney_ssl.data.arrays import ArrayWriter
-from kidney_ssl.data.body import standardise
+from kidney_ssl.data.body import Frame, standardise
 from kidney_ssl.data.cases import each_case
-from kidney_ssl.data.parts import part_of, write_part
-from kidney_ssl.data.selection import SPLITS, TUMOR
+from kidney_ssl.data.checks import Findings, judge, label_findings
+from kidney_ssl.data.parts import kept_part
+from kidney_ssl.files import write_csv
+from kidney_ssl.schema import MASK_TUMOR, SPLITS, TRAIN
 
-# Reads one case: (slices, H, W) int16 HU, (slices, H, W) uint8 labels, (row, column) spacing in mm, and notes.
-ReadCase = Callable[[str], tuple[np.ndarray, np.ndarray, tuple[float, float], tuple[str, ...]]]
-
-
-@dataclass(frozen=True)
-class Frame:
-    """The standardised frame: side in pixels and how the body is found (see `body.body_mask`)."""
-
-    size: int
-    body_hu: int
-    opening_mm: float
+# Reads one case: (slices, H, W) int16 HU, (slices, H, W) uint8 labels, (row, column) spacing in mm, and findings.
+ReadCase = Callable[[str], tuple[np.ndarray, np.ndarray, tuple[float, float], Findings]]
+BOX = ["top", "bottom", "left", "right"]  # half-open, in native pixels
 
 
 def store_slices(
@@ -40,15 +35,15 @@ def store_slices(
     scheduler: str | None = None,
     splits: Sequence[str] = SPLITS,
     masks: bool = True,
-) -> dict[str, tuple[str, ...]]:
+    accept: Collection[str] = (),
+) -> dict[str, Findings]:
     """Cut the chosen slices out of their volumes and store them by split.
 
-    Every case is worked on by itself and leaves one file in `parts`, moved into place when it is whole: a killed
-    run goes on with the cases that are missing, and any number of workers gives the same bytes. The arrays are
-    then laid together in the order of case and slice.
+    Every case is worked on by itself and leaves one file in `parts`: a killed run goes on with the cases that are
+    missing, and any number of workers gives the same bytes. The arrays are then joined in the order of case and slice.
 
     Writes `<split>_images.npy` (N, S, S) int16 HU, `<split>_masks.npy` (N, S, S) uint8, `<split>.csv`, and
-    `tumor_hu.csv`, the histogram (case, hu, count) of the native tumour pixels of the training slices; without
+    `tumor_hu.csv`, the histogram (case, hu, count) of the native tumor pixels of the training slices; without
     `masks` only images and rows.
 
     Args:
@@ -62,21 +57,22 @@ def store_slices(
         scheduler: see `each_case`.
         splits: the splits to write, each slice being in one.
         masks: whether labels are stored too.
+        accept: see `checks.judge`.
 
     Returns:
         case -> notes of its volume, for the cases that have some.
 
     Raises:
-        InputError: one line with every case that cannot be read.
+        InputError: one line with every case that cannot be read or is refused by a check.
     """
-    rows = rows.sort_values(["case", "slice"]).reset_index(drop=True)
-    by_case = {str(case): frame_rows for case, frame_rows in rows.groupby("case")}
     parts.mkdir(parents=True, exist_ok=True)
-    work = partial(_cut_case, rows=by_case, read=read, frame=frame, parts=parts, fingerprints=fingerprints, masks=masks)
+    rows = rows.sort_values(["case", "slice"]).reset_index(drop=True)
+    by_case = {str(case): of_case for case, of_case in rows.groupby("case")}
+    work = partial(_cut_case, rows=by_case, read=read, frame=frame, parts=parts, fingerprints=fingerprints)
+    work = partial(work, masks=masks, accept=accept)
     made = each_case(work, sorted(by_case), workers=workers, scheduler=scheduler, description="slice")
-    _lay_together(
-        rows, {case: path for case, (path, _) in made.items()}, folder, size=frame.size, splits=splits, masks=masks
-    )
+    folder.mkdir(parents=True, exist_ok=True)
+    _join(rows, {case: part for case, (part, _) in made.items()}, folder, size=frame.size, splits=splits, masks=masks)
     shutil.rmtree(parts)
     return {case: notes for case, (_, notes) in made.items() if notes}
 
@@ -90,74 +86,69 @@ def _cut_case(
     parts: Path,
     fingerprints: dict[str, str],
     masks: bool,
-) -> tuple[Path, tuple[str, ...]]:
-    """Make the part of one case, unless a whole one from the same input is there."""
-    wanted = rows[case]["slice"].to_numpy()
-    identity = [fingerprints[case], asdict(frame), wanted.tolist(), rows[case]["split"].tolist(), masks]
-    path = part_of(parts, case, identity)
-    if path.exists():
-        with np.load(path) as part:
-            return path, tuple(part["notes"].tolist())
-    volume, labels, spacing, notes = read(case)
-    images = np.empty((len(wanted), frame.size, frame.size), np.int16)
-    masked = np.empty(images.shape if masks else (0, frame.size, frame.size), np.uint8)
-    boxes = np.empty((len(wanted), 4), np.int32)
-    body_px = np.empty(len(wanted), np.int64)
-    for row, index in enumerate(wanted):
-        images[row], mask, box, body_px[row] = standardise(
-            volume[index],
-            labels[index],
-            spacing,
-            size=frame.size,
-            body_hu=frame.body_hu,
-            opening_mm=frame.opening_mm,
-        )
-        if masks:
-            masked[row] = mask
-        boxes[row] = box.top, box.bottom, box.left, box.right
-    training = wanted[(rows[case]["split"] == "train").to_numpy()]
-    tumor_hu, counts = np.unique(volume[training][labels[training] == TUMOR], return_counts=True)
-    write_part(
-        path,
-        images=images,
-        masks=masked,
-        boxes=boxes,
-        body_mm2=np.round(body_px * spacing[0] * spacing[1], 3),
-        tumor_hu=tumor_hu,
-        counts=counts,
-        notes=np.array(notes, dtype=np.str_),
-    )
-    return path, notes
+    accept: Collection[str],
+) -> tuple[Path, Findings]:
+    """Make the part of one case: images, masks, boxes, areas of the body, HU of tumor pixels, findings; judge these."""
+    slices, split = rows[case]["slice"].to_numpy(), rows[case]["split"].to_numpy()
+
+    def cut() -> dict[str, Any]:
+        volume, labels, spacing_mm, findings = read(case)
+        images = np.empty((len(slices), frame.size, frame.size), np.int16)
+        masked = np.empty(images.shape if masks else (0, frame.size, frame.size), np.uint8)
+        boxes = np.empty((len(slices), len(BOX)), np.int32)
+        body_px, lost = np.empty((2, len(slices)), np.int64)
+        for row, index in enumerate(slices):
+            framed = standardise(volume[index], labels[index], spacing_mm, frame)
+            images[row], mask, box, body_px[row], lost[row] = framed
+            boxes[row] = [edge for side in box for edge in (side.start, side.stop)]
+            if masks:
+                masked[row] = mask
+        training = slices[split == TRAIN]
+        outside = label_findings(int(lost.sum()), int(np.count_nonzero(labels[slices])))
+        tumor_hu, counts = np.unique(volume[training][labels[training] == MASK_TUMOR], return_counts=True)
+        return {
+            "images": images,
+            "masks": masked,
+            "boxes": boxes,
+            "body_mm2": np.round(body_px * spacing_mm[0] * spacing_mm[1], 3),
+            "tumor_hu": tumor_hu,
+            "counts": counts,
+            "findings": np.array((*findings, *outside), dtype=np.str_),
+        }
+
+    identity = [fingerprints[case], asdict(frame), slices.tolist(), split.tolist(), masks]
+    path = kept_part(parts, case, identity, cut)  # whatever is accepted: a study that accepts more goes on with it
+    with np.load(path) as part:
+        return path, judge(part["findings"].tolist(), accept)
 
 
-def _lay_together(
+def _join(
     rows: pd.DataFrame, parts: dict[str, Path], folder: Path, *, size: int, splits: Sequence[str], masks: bool
 ) -> None:
     """Write the parts into one array a split, one case in memory at a time."""
-    folder.mkdir(parents=True, exist_ok=True)
-    described = rows.assign(body_mm2=0.0, top=0, bottom=0, left=0, right=0)
-    arrays = {}
+    described = rows.assign(body_mm2=0.0, **dict.fromkeys(BOX, 0))
     kinds: dict[str, type[np.generic]] = {"images": np.int16} | ({"masks": np.uint8} if masks else {})
-    for split in splits:
-        shape = (int((rows["split"] == split).sum()), size, size)
-        for kind, dtype in kinds.items():
-            arrays[split, kind] = ArrayWriter(folder / f"{split}_{kind}.npy", shape, dtype)
+    arrays = {
+        (split, kind): ArrayWriter(
+            folder / f"{split}_{kind}.npy", (int((rows["split"] == split).sum()), size, size), dtype
+        )
+        for split in splits
+        for kind, dtype in kinds.items()
+    }
     histograms = []
     # In the order of cases, so that each split's rows come in their order too.
-    for case, case_rows in rows.groupby("case"):
+    for case, of_case in rows.groupby("case"):
         with np.load(parts[str(case)]) as part:
-            for of_split, members in case_rows.groupby("split"):
-                within = members.index - case_rows.index[0]
+            for split, members in of_case.groupby("split"):
+                within = members.index - of_case.index[0]
                 for kind in kinds:
-                    arrays[str(of_split), kind].append(part[kind][within])
-            described.loc[case_rows.index, "body_mm2"] = part["body_mm2"]
-            described.loc[case_rows.index, ["top", "bottom", "left", "right"]] = part["boxes"]
+                    arrays[str(split), kind].append(part[kind][within])
+            described.loc[of_case.index, "body_mm2"] = part["body_mm2"]
+            described.loc[of_case.index, BOX] = part["boxes"]
             histograms.append(pd.DataFrame({"case": case, "hu": part["tumor_hu"], "count": part["counts"]}))
     for array in arrays.values():
         array.close()
     for split in splits:
-        described[described["split"] == split].drop(columns="split").to_csv(
-            folder / f"{split}.csv", index=False, lineterminator="\n"
-        )
+        write_csv(folder / f"{split}.csv", described[described["split"] == split].drop(columns="split"))
     if masks:
-        pd.concat(histograms).to_csv(folder / "tumor_hu.csv", index=False, lineterminator="\n")
+        write_csv(folder / "tumor_hu.csv", pd.concat(histograms))

@@ -21,28 +21,39 @@ from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, 
 from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 
-from kidney_ssl.errors import InputError
+from kidney_ssl.data.checks import USUAL_HU, Findings, grid_findings, judge, pair_findings
+from kidney_ssl.errors import InputError, one_line
+from kidney_ssl.files import refuse_dangling
 
 CHUNK_BYTES = 1 << 19  # of the file's own type: a chunk stays in the cache while it is worked on
 PLANES, ROWS = 64, 8  # of the file, that are turned into the result's order at a time
 KITS_CODES = ("I", "P", "L")
 KITS_ORIENTATION = axcodes2ornt(KITS_CODES)
-USUAL_HU = (-1100, 3100)  # what scanners give; beyond it lie metal, padding and faults
-LARGEST_ANGLE = np.deg2rad(1.0)  # between a volume's axes and the body's; a gantry tilt is several degrees
+LARGEST_TILT = 30.0  # degrees between a volume's axes and the body's; no gantry tilts further
+UNITS = {0: ("no unit", 1.0), 1: ("metres", 1000.0), 2: ("mm", 1.0), 3: ("microns", 0.001)}  # of NIfTI, in mm
 SMALLEST_DETERMINANT = 1e-3
 LARGEST_INFLATION = 1032  # of deflate; a header that declares more than its file can hold is false
 LARGEST_LABEL = 3
+GZIP = b"\x1f\x8b"
+# What lies in the place of a volume, by its first bytes, and what to do.
+STAND_INS = {
+    b"version https://git-lfs.github.com/": "a pointer of git-LFS, the volume was not fetched: run `git lfs pull`",
+    b"/annex/objects/": "a pointer of git-annex, the volume was not fetched: run `git annex get`",
+    b"<": "a web page or XML, no gzip file and no volume; fetch it again",
+}
+HEADER_SIZES = {348: nib.Nifti1Header, 540: nib.Nifti2Header}  # a NIfTI file begins with it, in either byte order
 # Numbers of a damaged file overflow; what comes of them is refused in one line, and numpy need not warn as well.
 QUIET = np.errstate(over="ignore", invalid="ignore")
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Where a volume lies: shape (slices, H, W), spacing in mm along them, and the 4 x 4 affine of that order."""
+    """Where a volume lies: shape (slices, H, W), spacing in mm along them, the 4 x 4 affine of that order, oddities."""
 
     shape: tuple[int, int, int]
     spacing_mm: tuple[float, float, float]
     affine: np.ndarray
+    findings: Findings = ()
 
 
 @dataclass(frozen=True)
@@ -143,23 +154,28 @@ def label_areas(path: Path) -> tuple[np.ndarray, Grid]:
     return (areas if stored.turn[axis, 1] == 1 else areas[::-1].copy()), stored.grid
 
 
-def check_pair(imaging: Path, segmentation: Path) -> None:
-    """Refuse imaging and labels that lie on different grids.
+def compare_grids(imaging: Path, segmentation: Path) -> Findings:
+    """Read where imaging and labels lie, and what is odd about it.
 
     Raises:
-        InputError: their shapes differ, or their affines by more than 0.01 mm.
+        InputError: see `read_volume`; their shapes differ.
     """
     one, other = read_grid(imaging), read_grid(segmentation)
     if one.shape != other.shape:
         raise InputError(f"{imaging} is {one.shape} but {segmentation.name} {other.shape}: their grids must agree")
-    if not np.allclose(one.affine, other.affine, rtol=0, atol=0.01):
-        raise InputError(f"{imaging} and {segmentation.name} lie at different places (affines): their grids must agree")
+    return (*one.findings, *other.findings, *pair_findings(one.affine, other.affine, one.shape))
+
+
+def check_pair(imaging: Path, segmentation: Path) -> None:
+    """Refuse imaging and labels that lie on different grids, see `compare_grids` and `checks.judge`."""
+    judge(compare_grids(imaging, segmentation), where=f"{imaging} and {segmentation.name}")
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
     """Open a volume for reading its voxels; whatever is wrong with the file becomes one line."""
     try:
+        _refuse_stand_in(path)
         if path.name.endswith(".gz"):
             with igzip.open(path, "rb") as stream:
                 yield cast(BinaryIO, stream)
@@ -167,6 +183,7 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
             with path.open("rb") as stream:
                 yield stream
     except FileNotFoundError as error:
+        refuse_dangling(path)
         raise InputError(f"{path}: no such file") from error
     except EOFError as error:
         raise InputError(f"{path}: truncated gzip file; fetch it again") from error
@@ -176,25 +193,47 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
+def _refuse_stand_in(path: Path) -> None:
+    """Say what a file is that is no volume, or none of its name's ending, by its first bytes."""
+    with path.open("rb") as stream:
+        start = stream.read(64)
+    if not start:
+        raise InputError(f"{path}: an empty file; fetch it again")
+    for beginning, what in STAND_INS.items():
+        if start.startswith(beginning):
+            raise InputError(f"{path}: {what}")
+    bare = path.name.removesuffix(".gz")
+    if path.name == bare and start.startswith(GZIP):
+        raise InputError(f"{path}: compressed by gzip: rename it to {bare}.gz")
+    if path.name != bare and _header_size(start):
+        raise InputError(f"{path}: not compressed by gzip: rename it to {bare}")
+
+
+def _header_size(start: bytes) -> int | None:
+    """Bytes of the header of a file that begins so; None if it is no NIfTI file."""
+    sizes = {int.from_bytes(start[:4], order) for order in ("little", "big")} & set(HEADER_SIZES)
+    return sizes.pop() if sizes else None
+
+
 @QUIET
 def _read_header(path: Path, stream: BinaryIO) -> _Stored:
     """Read the header and stop before the first voxel."""
     start = stream.read(4)
-    classes = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
-    sizes = {int.from_bytes(start, order) for order in ("little", "big")} & set(classes)
-    if not sizes:
+    size = _header_size(start)
+    if size is None:
         raise InputError(f"{path}: not a NIfTI file; fetch it again")
-    size = sizes.pop()
     try:
         with LoggingOutputSuppressor():  # nibabel prints what it also raises
-            header = classes[size].from_fileobj(io.BytesIO(start + stream.read(size - 4)), check=True)
+            header = HEADER_SIZES[size].from_fileobj(io.BytesIO(start + stream.read(size - 4)), check=True)
         slope, intercept = header.get_slope_inter()
         shape = header.get_data_shape()
         dtype = header.get_data_dtype()
         affine = header.get_best_affine()
         offset = int(header["vox_offset"])
+        unit, mm = UNITS.get(int(header["xyzt_units"]) % 8, UNITS[0])
+        affine[:3] *= mm
     except (HeaderDataError, WrapStructError, ValueError, OverflowError) as error:
-        raise InputError(f"{path}: damaged NIfTI header ({' '.join(str(error).split())})") from error
+        raise InputError(f"{path}: damaged NIfTI header ({one_line(str(error))})") from error
     if bytes(header["magic"])[:2] != b"n+":
         raise InputError(f"{path}: not a NIfTI file of one piece (.nii or .nii.gz)")
     shape = shape[:3] + tuple(length for length in shape[3:] if length != 1)
@@ -215,11 +254,13 @@ def _read_header(path: Path, stream: BinaryIO) -> _Stored:
             "fetch it again"
         )
     stream.seek(offset)
-    turn, back, grid = _orient(path, affine, shape)
+    turn, back, grid = _orient(path, affine, shape, unit)
     return _Stored(shape, dtype, 1.0 if slope is None else slope, intercept or 0.0, turn, back, grid)
 
 
-def _orient(path: Path, affine: np.ndarray, shape: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray, Grid]:
+def _orient(
+    path: Path, affine: np.ndarray, shape: tuple[int, int, int], unit: str
+) -> tuple[np.ndarray, np.ndarray, Grid]:
     """Find the way from the file's axes to KiTS order, the way back, and the grid in KiTS order."""
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     # A determinant of 1 is a right-angled grid, of 0 one whose axes lie in a plane.
@@ -230,10 +271,10 @@ def _orient(path: Path, affine: np.ndarray, shape: tuple[int, int, int]) -> tupl
     ):
         raise InputError(f"{path}: its affine is singular or not finite; correct the header")
     cosines = np.abs(affine[:3, :3] / spacing)
-    if (cosines.max(axis=0) < np.cos(LARGEST_ANGLE)).any() or len(set(cosines.argmax(axis=0))) < len(spacing):
-        angle = np.rad2deg(np.arccos(np.clip(cosines.max(axis=0), 0, 1))).max()
+    tilt = float(np.rad2deg(np.arccos(np.clip(cosines.max(axis=0), 0, 1))).max())
+    if tilt > LARGEST_TILT or len(set(cosines.argmax(axis=0))) < len(spacing):
         raise InputError(
-            f"{path}: oblique affine ({angle:.1f} degrees off the body's axes); resample it to an axial grid"
+            f"{path}: oblique affine ({tilt:.1f} degrees off the body's axes); resample it to an axial grid"
         )
     # Axes this near to the body's need no search (nibabel's io_orientation takes a singular value decomposition).
     stored = np.column_stack([cosines.argmax(axis=0), np.sign(affine[cosines.argmax(axis=0), range(3)])])
@@ -242,7 +283,12 @@ def _orient(path: Path, affine: np.ndarray, shape: tuple[int, int, int]) -> tupl
     order = np.argsort(turn[:, 0])
     lengths = tuple(int(shape[axis]) for axis in order)
     mm = tuple(float(spacing[axis]) for axis in order)
-    return turn, back, Grid(cast("tuple[int, int, int]", lengths), cast("tuple[float, float, float]", mm), turned)
+    taken = None
+    if np.array_equal(affine, np.eye(4)):
+        taken = f"slices were taken along the file's last axis, which has {lengths[0]}, from its end"
+    spacing_mm = cast("tuple[float, float, float]", mm)
+    findings = grid_findings(spacing_mm, tilt=tilt, unit=unit, taken=taken)
+    return turn, back, Grid(cast("tuple[int, int, int]", lengths), spacing_mm, turned, findings)
 
 
 def _chunks(path: Path, stream: BinaryIO, stored: _Stored) -> Iterator[tuple[int, np.ndarray]]:

@@ -4,11 +4,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
-
+from kidney_ssl.config import Params
+from kidney_ssl.data import manifest
 from kidney_ssl.data.arrays import load_rows
+from kidney_ssl.data.case_names import numbered_case
+from kidney_ssl.data.patients import patient_column
+from kidney_ssl.data.registry import label_files
+from kidney_ssl.schema import SPLITS
 
-# KiTS23 with at least 1,000 tumour pixels, counted on all 489 label volumes: the 2:1:1 set, all slices, and the test
+# KiTS23 with at least 1,000 tumor pixels, counted on all 489 label volumes: the 2:1:1 set, all slices, and the test
 # part's share in the thesis's split, one fold of five.
 KITS23_CASES, KITS23_CHOSEN, KITS23_SLICES, KITS23_TEST = 489, 15_129, 95_221, 3_149 / 15_129
 # The default phantom study, a case: 1,486 chosen of 3,797 slices in 160 cases.
@@ -23,6 +27,7 @@ class Counts:
         cases: all of them.
         slices: of all cases, chosen or not.
         chosen: split -> chosen slices, train, validation and test.
+        validation_patients: whose slices serve model selection at 100 %.
         training_slices: all slices of the training cases, which `pretrain.pool: all` holds.
         test_slices: all slices of the test cases, the natural test set.
         source: where the numbers are from.
@@ -31,6 +36,7 @@ class Counts:
     cases: int
     slices: int
     chosen: Mapping[str, int]
+    validation_patients: int
     training_slices: int
     test_slices: int
     source: str
@@ -43,57 +49,51 @@ def read_counts(index: Path) -> Counts:
     return Counts(
         cases=len(cases),
         slices=len(slices),
-        chosen={part: int((selection["split"] == part).sum()) for part in ("train", "validation", "test")},
+        chosen={part: int((selection["split"] == part).sum()) for part in SPLITS},
+        validation_patients=int(patient_column(cases)[cases["split"] == "validation"].nunique()),
         training_slices=int((split == "train").sum()),
         test_slices=int((split == "test").sum()),
         source=f"counted in {index}",
     )
 
 
-def expect_counts(
-    source: str, *, cases: int | None, min_tumor_px: int, factor: float, folds: int, validation: float
-) -> Counts | None:
-    """Say what is known before select has run.
+def count_slices(settings: Params, *, fresh: bool) -> Counts | None:
+    """Count the slices of a study, or say what is known before `select` has run.
 
     Args:
-        source: `data.source`.
-        cases: how many cases the study takes, None for all of the source.
-        min_tumor_px: `select.min_tumor_px`.
-        factor: `phantom.slices`.
-        folds: the test part is one of so many.
-        validation: share of the training part's cases.
+        settings: its parameters.
+        fresh: whether data/index is up to date.
 
     Returns:
-        Counts, or None for a directory: nothing is known about it.
+        Counts, or None for a directory that has not been read yet: nothing is known about it.
     """
-    if source == "kits23":
-        number = KITS23_CASES if cases is None else cases
+    if fresh and Path("data/index/selection.csv").exists():
+        return read_counts(Path("data/index"))
+    data, number = settings.data, len(case_names(settings))
+    if data.source == "kits23":
         chosen, every = (number / KITS23_CASES * known for known in (KITS23_CHOSEN, KITS23_SLICES))
-        exact = number == KITS23_CASES and min_tumor_px == 1000
+        exact = number == KITS23_CASES and settings.select.min_tumor_px == 1000
         said = "known of KiTS23" if exact else "an estimate, in proportion to KiTS23 at 1,000 pixels"
-    elif source == "phantom":
-        number = cases or 0
-        chosen, every = number * PHANTOM_CHOSEN * factor, number * PHANTOM_SLICES * factor
+    elif data.source == "phantom":
+        chosen, every = (number * known * settings.phantom.slices for known in (PHANTOM_CHOSEN, PHANTOM_SLICES))
         said = "an estimate, in proportion to the default phantom"
     else:
         return None
-    test = KITS23_TEST if source == "kits23" and folds == 5 else 1 / folds
-    train, held = (1 - test) * (1 - validation), (1 - test) * validation
+    test = KITS23_TEST if data.source == "kits23" and data.folds == 5 else 1 / data.folds
+    shares = {"train": (1 - test) * (1 - data.validation), "validation": (1 - test) * data.validation, "test": test}
     return Counts(
         cases=number,
         slices=round(every),
-        chosen={
-            name: round(chosen * share)
-            for name, share in zip(("train", "validation", "test"), (train, held, test), strict=True)
-        },
-        training_slices=round(every * train),
+        chosen={part: round(chosen * share) for part, share in shares.items()},
+        validation_patients=round(number * (1 - 1 / data.folds) * data.validation),
+        training_slices=round(every * shares["train"]),
         test_slices=round(every * test),
         source=f"{said}; its parts by data.folds and data.validation",
     )
 
 
-def bytes_of(manifest: Path) -> int | None:
-    """Add up the volumes of data/manifest.csv; None without it."""
-    if not manifest.is_file():
-        return None
-    return int(pd.read_csv(manifest)["bytes"].sum())
+def case_names(settings: Params) -> list[str]:
+    """Names of the cases that the study takes; none of a directory, which is not looked at."""
+    made = list(map(numbered_case, range(settings.phantom.cases)))
+    known = {"phantom": made, "kits23": list(label_files())}.get(settings.data.source)
+    return manifest.choose_cases(known, settings.data.cases, settings.data.exclude) if known else []

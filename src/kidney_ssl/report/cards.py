@@ -1,60 +1,20 @@
-"""A card of the data and one of the models, filled from the run's own figures."""
+"""Cards of the data and the models, filled from the run's own metrics (cards.yaml), and the reporting checklist."""
 
-import json
+import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from importlib.resources import files
 from typing import Any
 
-from kidney_ssl.data.selection import CLASSES, SPLITS
-from kidney_ssl.report.checklist import checklist_markdown
-from kidney_ssl.report.comparisons import plan_hash
-from kidney_ssl.report.tables import ends
+from kidney_ssl.report.names import WORDS, worded
+from kidney_ssl.report.rendering import render
+from kidney_ssl.report.study import Study
+from kidney_ssl.schema import CLASSES, SPLITS
+from kidney_ssl.statistics.analysis_plan import plan_hash
+from kidney_ssl.yamlfile import read_yaml
 
-FIGURES = {
-    "auroc_against_kidney": "AUROC against kidney",
-    "auroc": "AUROC",
-    "sensitivity": "sensitivity",
-    "specificity": "specificity",
-    "accuracy": "accuracy",
-}
-WHAT = {
-    "phantom": "CT volumes drawn by this project: an abdomen with body, spine, liver, vessels, two kidneys, tumours "
-    "and cysts, in the layout of KiTS23. No patient stands behind any of them.",
-    "kits23": "KiTS23: contrast-enhanced abdominal CT of patients with kidney tumours, with kidney, tumour and cyst "
-    "outlined. Every case has a tumour, benign ones among them.",
-    "directory": "A folder of CT volumes in the layout of KiTS23; who and what they show is known to whoever made it.",
-}
-SOURCE = {
-    "phantom": "Made from a seed by src/kidney_ssl/data/phantom.py. docs/phantom.md says how, and how hard it is.",
-    "kits23": "N. Heller and others, arXiv:2307.01984, CC BY-NC-SA 4.0, fetched at pinned commits and verified by size "
-    "and sha256. Cases 0 to 299 were outlined by three annotators, cases 400 to 588 by one; cases 500 to 588 are of "
-    "another contrast phase.",
-    "directory": "Read in place and verified by data/manifest.csv. Its licence is its owner's.",
-}
-TRAPS = {
-    "phantom": (
-        "Shapes and contrasts are simpler than a body's: what is learned here need not hold on real CT.",
-        "Thumbnail and position tell classes apart, as in real CT: see the shortcut probe.",
-    ),
-    "kits23": (
-        "The slice axis is the first one on disk: cut along another and there are 250,911 pictures and no error.",
-        "Neighbouring slices nearly always share their label: parts are made of whole cases, never of slices.",
-        "A cyst is no tumour: only label 2 makes a slice positive. Slices with a cyst are hard negatives.",
-        "A few cases of thin slices hold half of all slices: figures per case stand beside pooled ones.",
-        "The case number is a hidden confounder (annotators, phase, slice distance): parts are stratified by block.",
-        "HU run far beyond the body's in some cases: without a fixed window they wreck a min-max scaling.",
-        "Areas are counted on the native grid, before any resize.",
-        "Negatives without a kidney are easy: figures against kidney-bearing negatives lead.",
-    ),
-    "directory": ("Traps of KiTS23 may be in any such folder: axis order, neighbouring slices, HU without a window.",),
-}
-NOT_FOR = {
-    "phantom": "Nothing about patients, no ranking of methods on real CT, no training of a network for real CT.",
-    "kits23": "No diagnosis, no product, no commercial use (its licence), no figures at the prevalence of a clinic: "
-    "every case has a tumour, and slices are drawn to a fixed balance.",
-    "directory": "No diagnosis and no product; nothing that its owner does not allow.",
-}
+UNANSWERED = "not answered: "
+GUIDELINES = WORDS["guidelines"]
 
 
 @dataclass(frozen=True)
@@ -65,137 +25,81 @@ class Card:
     entries: Sequence[tuple[str, Sequence[str]]]
 
 
-def data_card(params: Mapping[str, Any], selection: Mapping[str, Any], normalization: Mapping[str, Any]) -> Card:
-    """Say what the data are, where they come from, and what they are not for.
-
-    Args:
-        params: the parameters as plain data.
-        selection: metrics/selection.json.
-        normalization: metrics/normalization.json.
-    """
-    source, size = params["data"]["source"], params["slice"]["image_size"]
-    cases = {part: sum(selection["cases"].get(part, {}).values()) for part in SPLITS}
-    counts = [
-        f"{part}: {cases[part]:,} cases; "
-        + ", ".join(f"{selection['chosen'].get(part, {}).get(kind, 0):,} {kind}" for kind in CLASSES)
-        for part in SPLITS
+def cards(study: Study) -> list[Card]:
+    """Say what the data and the models are, where they come from, how good they are, and what they are not for."""
+    params, selection, window = study.params, study.selection, study.normalization["window"]
+    tuned, arms = params["finetune"], params["arms"]
+    values = selection | params["select"] | tuned | {
+        "network": params["network"],
+        "size": params["slice"]["image_size"],
+        "arms": len(arms),
+        "low": window[0],
+        "high": window[1],
+        "window_source": study.normalization["source"],
+        "rates": ", ".join(f"{rate:g}" for rate in tuned["learning_rates"]),
+        "chosen": {
+            "best": "Epoch and rate are those of the best AUROC",
+            "last": "The last epoch, and the rate of the best AUROC",
+        }[tuned["select"]],
+        "small": f"; with fewer than {tuned['search_cases']} validation cases the last epoch, and the rate of most "
+        "runs at 100 %" * (min(params["runs"]) < 100),
+        "tested": study.count("test"),
+        "plan": plan_hash(params),
+        "seeds": ", ".join(map(str, sorted({seed for seeds in params["runs"].values() for seed in seeds}))),
+    }  # fmt: skip
+    classes = {part: [f"{selection['chosen'].get(part, {}).get(one, 0):,} {one}" for one in CLASSES] for part in SPLITS}
+    lists: dict[str, list[str]] = {"starts": [], "metrics": []}
+    lists["parts"] = [f"{part}: {study.count(part):,} cases; {', '.join(found)}" for part, found in classes.items()]
+    lists["weights"] = [_told(name, one) for name, one in study.initial.items() if "origin" in one]
+    for arm, block in arms.items():
+        told = [f"{said} {worded(study.estimate(name, arm))}" for name, said in WORDS["of_cards"].items()]
+        lists["starts"].append(f"{study.title(arm)}: from {study.start(arm)}, augmentation {block['augmentation']}")
+        lists["metrics"].append(f"{study.title(arm)}: {', '.join(told)}")
+    content = read_yaml((files("kidney_ssl.report") / "cards.yaml").read_text(encoding="utf-8"))
+    return [
+        Card(title, _entries(entries, params["data"]["source"], values, lists)) for title, entries in content.items()
     ]
-    low, high = normalization["window"]
-    return Card(
-        "Data-set card",
-        [
-            ("What it is", [WHAT[source]]),
-            ("Source and licence", [SOURCE[source]]),
-            (
-                "Counts",
-                [
-                    f"{selection['cases_total']:,} cases with {selection['slices_total']:,} axial slices; "
-                    f"{selection['chosen_total']:,} chosen",
-                    *counts,
-                ],
-            ),
-            (
-                "How slices were chosen",
-                [
-                    f"tumor: at least {params['select']['min_tumor_px']:,} tumour pixels; kidney: kidney, no tumour; "
-                    f"background: neither. {selection['left_out_small_tumor']:,} slices with fewer tumour pixels are "
-                    "left out.",
-                    "Cases are split first, then all tumor slices and half as many of each other class are drawn.",
-                ],
-            ),
-            (
-                "How it was prepared",
-                [
-                    f"The body alone, cropped and resized to {size} × {size} pixels; HU from {low:.1f} to {high:.1f} "
-                    f"scaled to 0 to 1. The window is from: {normalization['source']}; no test case takes part in it.",
-                ],
-            ),
-            ("Known traps", TRAPS[source]),
-            ("Not to be used for", [NOT_FOR[source]]),
-        ],
-    )
 
 
-def model_card(
-    params: Mapping[str, Any], selection: Mapping[str, Any], summary: Mapping[str, Mapping[str, Any]]
-) -> Card:
-    """Say what the models are, how they were trained and how good they are, and that no use is intended.
-
-    Args:
-        params: the parameters as plain data.
-        selection: metrics/selection.json.
-        summary: metrics/summary.json.
-    """
-    tuned, size, arms = params["finetune"], params["slice"]["image_size"], params["arms"]
-    rates = ", ".join(f"{rate:g}" for rate in tuned["learning_rates"])
-    tested = sum(selection["cases"].get("test", {}).values())
-    return Card(
-        "Model card",
-        [
-            (
-                "What it is",
-                [
-                    f"{len(arms)} classifiers of one axial slice, {params['network']} with one input channel of "
-                    f"{size} × {size} pixels and one logit: the probability of at least "
-                    f"{params['select']['min_tumor_px']:,} tumour pixels on the slice's native grid.",
-                ],
-            ),
-            (
-                "Intended use",
-                ["Comparing starts and augmentations in this study. No clinical use, and none in a product."],
-            ),
-            (
-                "Training",
-                [
-                    f"The whole network, {tuned['epochs']} epochs or at least {tuned['min_updates']:,} updates, "
-                    f"batches of {tuned['batch_size']}, Adam, learning rate {rates}, L2 {tuned['weight_decay']:g}, "
-                    "binary cross-entropy. Epoch and rate are those of the best AUROC on validation.",
-                    *(
-                        f"{arm}: from {block['weights']}, augmentation {block['augmentation']}"
-                        for arm, block in arms.items()
-                    ),
-                ],
-            ),
-            (
-                f"Figures on {tested:,} test cases, with 95 % intervals over cases",
-                [f"{arm}: {_figures(summary, arm)}" for arm in arms],
-            ),
-            (
-                "Limits",
-                [
-                    "Classes are drawn to a fixed balance: accuracy at another prevalence is another figure.",
-                    "Slices with small tumours are neither in training nor among the figures above.",
-                    "One source and no external test; sex, age and origin of the patients are unknown.",
-                    f"Analysis plan {plan_hash(params['analysis'])}; seeds {', '.join(map(str, params['seeds']))}.",
-                ],
-            ),
-        ],
-    )
+def _told(name: str, record: Mapping[str, Any]) -> str:
+    """Say where published initial weights are from."""
+    return f"{name} weights: {record['origin']}, licence {record['licence']}, sha256 {record['sha256']}"
 
 
-def _figures(summary: Mapping[str, Mapping[str, Any]], arm: str) -> str:
-    told = []
-    for name, words in FIGURES.items():
-        value, low, high = (summary.get(f"{name}{end}", {}).get(arm) for end in ("", "_low", "_high"))
-        told.append(f"{words} {'-' if value is None else f'{value:.3f}'}{ends(low, high)}")
-    return ", ".join(told)
+def _entries(
+    entries: Mapping[str, Any], source: str, values: Mapping[str, Any], lists: Mapping[str, Sequence[str]]
+) -> list[tuple[str, list[str]]]:
+    """Fill the lines of a card in: of the study's source where they differ; a line `*name` stands for a list."""
+    made = []
+    for heading, given in entries.items():
+        lines = given[source] if isinstance(given, dict) else given
+        filled = [lists[one[1:]] if one.startswith("*") else [one.format_map(values)] for one in lines]
+        made.append((heading.format_map(values), [line for several in filled for line in several]))
+    return made
 
 
-def cards_markdown(root: Path, params: Mapping[str, Any]) -> str:
-    """Write both cards and the checklist for people: report/cards.md.
+@dataclass(frozen=True)
+class Item:
+    """An item of a guideline in our words, where it is answered (#section or file; nowhere), and how, or why not."""
 
-    Args:
-        root: the project's folder, with the metrics of selection, normalisation and the summary.
-        params: the parameters as plain data.
-    """
-    names = ("selection", "normalization", "summary")
-    found = {name: json.loads((root / f"metrics/{name}.json").read_text(encoding="utf-8")) for name in names}
-    lines = ["# Cards and checklist of this run"]
-    for card in (
-        data_card(params, found["selection"], found["normalization"]),
-        model_card(params, found["selection"], found["summary"]),
-    ):
-        lines += ["", f"## {card.title}"]
-        for heading, said in card.entries:
-            lines += ["", f"**{heading}**", "", *(f"- {line}" for line in said)]
-    return "\n".join(lines) + "\n" + checklist_markdown()
+    guideline: str
+    number: str
+    item: str
+    where: tuple[str, ...]
+    answer: str
+
+
+def checklist() -> list[Item]:
+    """Read the items of CLAIM (2024, 44 items) and TRIPOD+AI (2024, 27 items with their letters) in their order."""
+    with (files("kidney_ssl.report") / "checklist.csv").open(encoding="utf-8") as stream:
+        return [Item(**row | {"where": tuple(row["where"].split())}) for row in csv.DictReader(stream)]
+
+
+def checklists() -> dict[str, list[Item]]:
+    """The items of each guideline, by its source."""
+    return {source: [one for one in checklist() if one.guideline == name] for name, source in GUIDELINES.items()}
+
+
+def cards_markdown(study: Study) -> str:
+    """Write both cards and the checklist for people: report/cards.md."""
+    return render("cards.md", cards=cards(study), checklists=checklists())

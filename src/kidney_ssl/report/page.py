@@ -1,143 +1,106 @@
 """The report page: one HTML file that holds everything it shows and asks for nothing else."""
 
+import re
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from kidney_ssl.report.cards_section import cards_section
-from kidney_ssl.report.cells import Column, Table, label
-from kidney_ssl.report.claims_section import claims_section
-from kidney_ssl.report.comparison_section import comparison_section
-from kidney_ssl.report.confounders_section import confounders_section
-from kidney_ssl.report.data_section import data_section
-from kidney_ssl.report.departures import Departure
-from kidney_ssl.report.explain_section import explain_section
-from kidney_ssl.report.learning_section import learning_section
-from kidney_ssl.report.natural_section import natural_section
-from kidney_ssl.report.results_section import results_section
-from kidney_ssl.report.strata_section import frozen_table, protocols_table, strata_section
-from kidney_ssl.report.study import Study, read_study
-from kidney_ssl.report.training_sections import (
-    augment_section,
-    augmented_arms,
-    cost_section,
-    pretrain_section,
-    restore_section,
-)
-from kidney_ssl.report.wording import findings
+from kidney_ssl.files import write_text
+from kidney_ssl.report import headline
+from kidney_ssl.report.cards import cards, checklists
+from kidney_ssl.report.charts import ForestRow, forest
+from kidney_ssl.report.names import WORDS, arm_name, in_sentence, plural, worded
+from kidney_ssl.report.rendering import render
+from kidney_ssl.report.sections.confounders import confounders_section
+from kidney_ssl.report.sections.curves import learning_section, natural_section, test_curves, training_curves
+from kidney_ssl.report.sections.data import data_section
+from kidney_ssl.report.sections.explain import explain_section
+from kidney_ssl.report.sections.pretraining import augment_section, cost_section, pretrain_section, restore_section
+from kidney_ssl.report.sections.results import results_section
+from kidney_ssl.report.study import Study, read_study, simultaneous
+from kidney_ssl.statistics.analysis_plan import NAMES, VERDICTS, plan_hash
+from kidney_ssl.thesis.claims import oracle_words, why
+from kidney_ssl.thesis.evidence import VERDICTS as OF_CLAIMS
 
 __all__ = ["Study", "read_study", "write_page"]
 
-SOURCES = {
-    "phantom": "CT volumes that this project draws",
-    "kits23": "KiTS23, 489 public CT volumes",
-    "directory": "a folder of CT volumes in KiTS layout",
-}
-MARKS = {"T": "the thesis says so", "O": "ours", "?": "the thesis does not say and we chose"}
+PAIR = re.compile(r"\b(\w+) - (\w+):")  # two arms in what a verdict rests on
+WIDE, NARROW = 1000, 320  # widths of the forest plot, px
 
 
 def write_page(study: Study, out: Path) -> None:
-    """Write the page; the same study gives the same bytes.
-
-    Args:
-        study: see `read_study`.
-        out: the HTML file.
-    """
+    """Write the page, one HTML file; the same study gives the same bytes."""
     folder = files("kidney_ssl.report") / "templates"
-    environment = Environment(
-        loader=PackageLoader("kidney_ssl.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["breakable"] = _breakable
-    text = environment.get_template("page.html").render(
-        style=Markup((folder / "page.css").read_text(encoding="utf-8")),
-        script=Markup((folder / "page.js").read_text(encoding="utf-8")),
-        **_content(study),
-    )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(text, encoding="utf-8", newline="\n")
+    style, script = (Markup((folder / name).read_text(encoding="utf-8")) for name in ("page.css", "page.js"))
+    write_text(out, render("page.html", style=style, script=script, **_content(study)))
 
 
 def _content(study: Study) -> dict[str, Any]:
-    """Everything that the template fills in."""
+    """Everything that the template fills in, most of it from the study itself."""
     params = study.params
-    cases = {part: sum(blocks.values()) for part, blocks in study.selection["cases"].items()}
+    now = [row for row in study.differences if row["percent"] == study.percents[0]]
     return {
-        "source": params["data"]["source"],
-        "source_words": SOURCES[params["data"]["source"]],
-        "facts": _facts(study, cases),
-        "cases": cases,
-        "params": params,
-        "arms": list(params["arms"]),
-        "arm_table": _arms(study),
-        "findings": findings(study),
-        "selection": study.selection,
-        "normalization": study.normalization,
+        "study": study,
+        "plural": plural,
+        "worded": worded,
+        "say": headline,
+        "shown": headline.verdicts(study, now),
+        "forests": _forests(study),
+        "plan": params["analysis"] | {"hash": plan_hash(params), "primary": NAMES[params["analysis"]["primary"]]},
+        "baseline": in_sentence(study.title(study.baseline)),
         "data": data_section(study),
         "results": results_section(study),
-        "comparison": comparison_section(study),
+        "curves": test_curves(study),
+        "training": training_curves(study),
         "natural": natural_section(study),
-        "strata": strata_section(study),
-        "protocols": protocols_table(study),
-        "frozen": frozen_table(study),
         "learning": learning_section(study),
-        "claims": claims_section(study),
+        "claims": study.claims.get("claims", []),
+        "why": lambda claim: PAIR.sub(_named, why(claim)),
+        "named": lambda told: PAIR.sub(_named, told),
+        "order": OF_CLAIMS.index,
+        "oracle": oracle_words(study.claims["oracle"]) if study.claims else "",
         "confounders": confounders_section(study),
-        "cards": cards_section(study),
+        "cards": cards(study),
+        "checklists": checklists(),
         "pretrain": pretrain_section(study),
         "restore": restore_section(study),
         "augment": augment_section(study),
         "explain": explain_section(study),
         "cost": cost_section(study),
-        "departures": study.departures,
-        "marks": {mark: (words, _count(study.departures, mark)) for mark, words in MARKS.items()},
-        "licence": study.licence,
+        "marks": WORDS["marks"],
     }
 
 
-def _breakable(text: str) -> Markup:
-    """Let a long name of an arm break after its underscores."""
-    return Markup("_<wbr>").join(text.split("_"))
+def _named(pair: re.Match[str]) -> str:
+    return f"{arm_name(pair[1])} - {in_sentence(arm_name(pair[2]))}:"
 
 
-def _count(departures: list[Departure], mark: str) -> int:
-    return sum(mark in one.marks for one in departures)
-
-
-def _arms(study: Study) -> Table:
-    """Say what each arm is: what it starts from, and how its training slices are augmented."""
-    rows = []
-    for arm, block in study.params["arms"].items():
-        name = block["weights"].partition("/")[2]
-        method = study.method_of(arm)
-        start = f"{name} weights" if method is None else f"{method['method']}, from {method['start']} weights"
-        rows.append([label(study.title(arm)), label(start), label(augmented_arms(study).get(arm, "none"))])
-    columns = [Column(title, numeric=False) for title in ("arm", "starts from", "augmentation")]
-    return Table("The arms", columns, rows)
-
-
-def _facts(study: Study, cases: dict[str, int]) -> dict[str, str]:
-    params, compute = study.params, study.params["compute"]
-    updates = params["finetune"]
-    return {
-        "Cases": f"{sum(cases.values()):,}: "
-        + ", ".join(f"{cases.get(part, 0):,} {part}" for part in ("train", "validation", "test")),
-        "Slices chosen": f"{study.selection['chosen_total']:,} of {study.selection['slices_total']:,}",
-        "Network": f"{params['network']}, {params['slice']['image_size']} × {params['slice']['image_size']} pixels",
-        "Fine-tuning": f"{updates['epochs']} epochs or at least {updates['min_updates']:,} updates, "
-        f"batches of {updates['batch_size']}",
-        "Seeds": ", ".join(map(str, sorted({run.seed for run in study.runs}))),
-        "Label budgets": ", ".join(f"{percent} % ({_seeds(study, percent)})" for percent in study.percents),
-        "Settings": f"device {compute['device']}, precision {compute['precision']}, {compute['threads']} thread(s)",
-    }
-
-
-def _seeds(study: Study, percent: int) -> str:
-    count = len({run.seed for run in study.runs if run.percent == percent})
-    return f"{count} seed" + ("s" if count > 1 else "")
+def _forests(study: Study) -> list[dict[str, Any]]:
+    """A forest plot a budget, the largest first, on one scale and in its order; alone it is drawn wide too."""
+    plan, primary = study.params["analysis"], study.params["analysis"]["primary"]
+    rows = [row for row in study.differences if (row["family"], row["metric"]) == ("baseline", primary)]
+    rows.sort(key=lambda row: (-row["percent"], VERDICTS.index(row["verdict"]), -(row["point"] or 0)))
+    order = list(dict.fromkeys(row["arm"] for row in rows))
+    ends = [abs(row[end]) for row in rows for end in ("point", "simultaneous_low", "simultaneous_high") if row[end]]
+    found: list[dict[str, Any]] = []
+    for percent in sorted({row["percent"] for row in rows}, reverse=True):
+        at = {row["arm"]: row for row in rows if row["percent"] == percent}
+        lines = [
+            ForestRow(
+                study.title(arm), simultaneous(at[arm]), at[arm]["verdict"], study.estimate(primary, arm, percent)
+            )
+            for arm in order
+            if arm in at
+        ]
+        same: dict[str, Any] = {
+            "metric": "AUROC" if primary.startswith("auroc") else NAMES[primary],
+            "baseline": in_sentence(study.title(study.baseline)),
+            "margin": plan["margin"],
+            "bound": 1.05 * max([*ends, 2 * plan["margin"]]),
+        }
+        widths = (WIDE, NARROW) if len(study.percents) == 1 else (NARROW,)
+        charts = [forest(f"forest{percent}-{width}", lines, width=width, **same) for width in widths]
+        found.append({"percent": percent, "charts": charts})
+    return found

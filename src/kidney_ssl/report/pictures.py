@@ -5,13 +5,15 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
-from scipy.ndimage import binary_dilation, binary_erosion
+from scipy.ndimage import binary_dilation
 
 SIDE = 160  # pixels of an image in the picture, at least
 GAP, TITLE = 6, 18
 CARD = (128, 256)  # least and greatest side of an image on a card, in pixels
 OUTLINE = (255, 64, 64)
-STRENGTH = 0.55  # opacity of the map where it is largest
+OVER_HEAT = (0, 255, 255)  # no colour of a map comes near it
+STRENGTH = 0.6  # opacity of a map where it is largest
+HEAT = "linear-gradient(to right, #000, #f00 33%, #ff0 67%, #fff)"  # the scale of maps in CSS, as `overlaid` draws it
 
 
 def write_picture(path: Path, images: np.ndarray, columns: Sequence[str], outlined: np.ndarray | None = None) -> None:
@@ -42,32 +44,42 @@ def write_picture(path: Path, images: np.ndarray, columns: Sequence[str], outlin
     (canvas if outlined is not None else canvas.convert("L")).save(path)
 
 
-def write_card(path: Path, image: np.ndarray, tumor: np.ndarray, activation: np.ndarray) -> None:
-    """Write a slice with its tumour outlined, beside the same with an activation map over it, as WebP.
+def overlaid(image: np.ndarray, tumor: np.ndarray, activation: np.ndarray, side: int) -> Image.Image:
+    """Draw an activation map over a slice, the tumor's outline in a colour that the map has not, on a black rim.
 
     Args:
-        path: the file; the same arrays give the same bytes.
         image: (S, S) in [0, 1].
         tumor: (S, S) bool.
-        activation: (S, S) not negative; shown relative to its largest value, and not at all where it is zero.
+        activation: (h, w) not negative; shown relative to its largest value, and not at all where it is zero.
+        side: of the picture in pixels.
+    """
+    heat = _resized(activation / (float(activation.max()) or 1), side)[..., None]
+    ramp = np.clip(np.concatenate([3 * heat, 3 * heat - 1, 3 * heat - 2], 2), 0, 1)  # black, red, yellow, white
+    drawn = _resized(image, side)[..., None] * (1 - STRENGTH * heat) + ramp * STRENGTH * heat
+    canvas = _bytes(drawn)
+    inside = _resized(tumor, side) > 0.5
+    edge = binary_dilation(inside) & ~inside
+    canvas[binary_dilation(inside, iterations=2) & ~inside] = 0
+    canvas[edge] = OVER_HEAT
+    return Image.fromarray(canvas)
+
+
+def write_card(path: Path, image: np.ndarray, tumor: np.ndarray, activation: np.ndarray) -> None:
+    """Write a slice with its tumor outlined, beside the same with an activation map over it, as WebP.
+
+    The arrays are those of `overlaid`; the same ones give the same bytes.
     """
     side = min(max(len(image), CARD[0]), CARD[1])
-    grey = np.asarray(Image.fromarray(_bytes(image)).resize((side, side), Image.Resampling.BICUBIC))
-    marked = np.asarray(Image.fromarray(_bytes(tumor)).resize((side, side), Image.Resampling.BICUBIC)) > 127
-    peak = float(activation.max())
-    relative = _bytes(activation / peak if peak > 0 else activation)
-    heat = np.asarray(Image.fromarray(relative).resize((side, side), Image.Resampling.BICUBIC)) / 255.0
-    plain = np.repeat(grey[..., None], 3, 2)
-    # Black, red, yellow, white: the ramp that film of nuclear medicine is shown in.
-    ramp = np.clip(np.stack([3 * heat, 3 * heat - 1, 3 * heat - 2], -1), 0, 1) * 255
-    covered = plain * (1 - STRENGTH * heat[..., None]) + ramp * STRENGTH * heat[..., None]
-    edge = marked & ~binary_erosion(marked)
-    canvas = np.concatenate([plain, np.full((side, GAP, 3), 255), covered], 1).round().astype(np.uint8)
-    for left in (0, side + GAP):
-        canvas[:, left : left + side][edge] = OUTLINE
+    canvas = Image.new("RGB", (2 * side + GAP, side), "white")
+    for place, over in enumerate((np.zeros_like(activation), activation)):
+        canvas.paste(overlaid(image, tumor, over, side), (place * (side + GAP), 0))
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(canvas).save(path, quality=85, method=4)
+    canvas.save(path, quality=85, method=4)
+
+
+def _resized(values: np.ndarray, side: int) -> np.ndarray:
+    return np.asarray(Image.fromarray(_bytes(values)).resize((side, side), Image.Resampling.BICUBIC)) / 255.0
 
 
 def _bytes(values: np.ndarray) -> np.ndarray:
-    return (np.clip(values.astype(np.float32), 0, 1) * 255).round().astype(np.uint8)
+    return (np.clip(np.nan_to_num(values.astype(np.float32)), 0, 1) * 255).round().astype(np.uint8)

@@ -97,8 +97,29 @@ for (const button of all("button.zoom")) {
   });
 }
 
+// A link into a fold opens it and lands there.
+const unfold = () => {
+  const target = location.hash && document.getElementById(location.hash.slice(1));
+  if (!target) return;
+  for (const one of [target.querySelector(":scope > details"), target.closest("details")]) if (one) one.open = true;
+  target.scrollIntoView();
+};
+addEventListener("hashchange", unfold);
+unfold();
+
+// Tables that are wider than their place say so.
+const measure = new ResizeObserver((entries) => {
+  for (const { target } of entries) {
+    const wide = target.scrollWidth > target.clientWidth + 1;
+    const hint = target.nextElementSibling?.matches(".hint") ? target.nextElementSibling : null;
+    if (wide && !hint) target.insertAdjacentHTML("afterend", '<p class="hint">← scrolls sideways →</p>');
+    if (!wide && hint) hint.remove();
+  }
+});
+all(".scroll").forEach((one) => measure.observe(one));
+
 // Contents: folded on narrow screens, and the section in view is marked.
-if (matchMedia("(max-width: 67.9rem)").matches) document.getElementById("contents").open = false;
+if (matchMedia("(max-width: 74.9rem)").matches) document.getElementById("contents").open = false;
 const links = new Map(all("nav a").map((link) => [link.hash.slice(1), link]));
 const seen = new IntersectionObserver((entries) => {
   for (const entry of entries) {

@@ -1,0 +1,175 @@
+"""What the training slices hold for copy and paste: tumors that squares can cover, tumors to paste, kidneys.
+
+Everything is found once, from the masks of the rows that take part; other rows are never looked at.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.ndimage import find_objects
+from skimage.measure import label
+from torch import Tensor
+
+from kidney_ssl.augmentations.base import TrainingSet
+from kidney_ssl.errors import InputError
+from kidney_ssl.methods.boxes import below
+from kidney_ssl.schema import MASK_KIDNEY, MASK_TUMOR
+
+BLOCK = 64  # masks read at a time
+RIM = 1  # pixels around a tumor's box that a square covers too: resizing smears its edge
+
+
+class ByCase:
+    """A table whose rows belong to cases, for draws that leave cases out.
+
+    An empty table holds one entry that is never found.
+
+    Args:
+        rows: (D,) row of the training split.
+        values: (D, V) whole numbers of each entry.
+        cases: (N,) number of the case of each row of the split.
+        device: of the table.
+    """
+
+    def __init__(self, rows: np.ndarray, values: np.ndarray, cases: np.ndarray, device: torch.device) -> None:
+        order = np.argsort(cases[rows], kind="stable")
+        self._entries = len(rows)
+        self.rows = torch.from_numpy(rows[order] if len(rows) else np.zeros(1, np.int64)).to(device)
+        self.values = torch.from_numpy(values[order] if len(rows) else np.zeros((1, values.shape[1]), np.int64)).to(
+            device
+        )
+        count = np.bincount(cases[rows], minlength=cases.max() + 1)
+        self._count = torch.from_numpy(count).to(device)
+        self._first = torch.from_numpy(np.cumsum(count) - count).to(device)
+
+    def __len__(self) -> int:
+        return self._entries
+
+    def draw(self, one: Tensor, other: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Draw an entry of a third case for each of B pairs of cases (B,) int64, uniformly.
+
+        Returns:
+            Entries (B,) int64, and whether there was one (B,) bool; 0 without one.
+        """
+        low, high = torch.minimum(one, other), torch.maximum(one, other)
+        left_out = self._count[low], torch.where(low == high, 0, self._count[high])
+        number = len(self) - left_out[0] - left_out[1]
+        entry = below(number, generator)
+        # The table is sorted by case: step over the two runs, the earlier one first.
+        for case, count in zip((low, high), left_out, strict=True):
+            entry = entry + torch.where(entry >= self._first[case], count, 0)
+        found = number > 0
+        return entry * found, found
+
+
+@dataclass(frozen=True)
+class Donors:
+    """Tables of the training slices that take part, on the device; N counts all rows of the split."""
+
+    case: Tensor  # (N,) int64, the case's number
+    positives: Tensor  # (P,) int64, rows with a tumor
+    negatives: Tensor  # (Q,) int64, rows without
+    coverable: Tensor  # (N,) bool, whether the row is a positive one whose whole tumor squares may cover
+    # (N, K, 4) int64, the tumor's components in a coverable row with a rim, half-open: top, bottom, left, right; (0, 0,
+    # 0, 0) past the last one
+    boxes: Tensor
+    tumors: ByCase  # boxes of tumors that may be pasted, half-open, one a positive slice
+    kidneys: ByCase  # middles of kidneys in slices without tumor, (row, column)
+
+
+def find_donors(training: TrainingSet, *, side: int, small_px: float, room: Sequence[tuple[int, int]]) -> Donors:
+    """Read the masks of all rows that take part, once.
+
+    A tumor is coverable if its native area is below `small_px` and each component, with its rim, fits into a square
+    of `side`. The largest component of a positive slice may be pasted if it is no smaller than the smallest tumor of
+    a positive slice, on the native grid, and if its box fits into a region. A kidney may give tissue if its half of the
+    slice holds at least as many kidney pixels as the smallest of the tumors to be pasted has.
+
+    Args:
+        training: see `TrainingSet`.
+        side: of a covering square, pixels of the frame.
+        small_px: native tumor pixels.
+        room: height and width in pixels that each region has for a box.
+
+    Raises:
+        InputError: the rows are of one class.
+    """
+    rows = np.unique(np.asarray(training.rows, dtype=np.int64))
+    labels, tumor_px = np.asarray(training.labels), np.asarray(training.tumor_px)
+    positives, negatives = rows[labels[rows] == 1], rows[labels[rows] == 0]
+    if not len(positives) or not len(negatives):
+        raise InputError("supervised augmentation needs training slices with and without tumor: give more cases")
+    covered: dict[int, np.ndarray] = {}
+    pasted: dict[int, tuple[int, np.ndarray]] = {}  # row -> pixels in the frame, box
+    for block, masks in _masks(training, positives):
+        for row, tumor in zip(block.tolist(), (masks[:, 0] == MASK_TUMOR).cpu().numpy(), strict=True):
+            boxes, areas = _components(tumor)
+            if not len(boxes):
+                continue  # lost in resizing
+            grown = np.clip(boxes + np.array([-RIM, RIM, -RIM, RIM]), 0, training.image_size)
+            if tumor_px[row] < small_px and (_sides(grown) <= side).all():
+                covered[row] = grown
+            largest = areas.argmax()
+            alone = tumor_px[row] * areas[largest] / areas.sum() >= tumor_px[positives].min()
+            if alone and (_sides(boxes[largest]) <= np.array(room)).all(1).any():
+                pasted[row] = int(areas[largest]), boxes[largest]
+    least = min((area for area, _ in pasted.values()), default=1)
+    kidneys = np.concatenate([_kidneys(block, masks, least) for block, masks in _masks(training, negatives)])
+    number = max((len(boxes) for boxes in covered.values()), default=1)
+    table = np.zeros((len(labels), number, 4), dtype=np.int64)
+    for row, boxes in covered.items():
+        table[row, : len(boxes)] = boxes
+    coverable = np.asarray(table.any((1, 2)))
+    case = np.unique(np.asarray(training.cases), return_inverse=True)[1].astype(np.int64)
+    tumors = np.array([[row, *box] for row, (_, box) in pasted.items()], dtype=np.int64).reshape(-1, 5)
+    device = training.device
+
+    def given(values: np.ndarray) -> Tensor:
+        return torch.from_numpy(values).to(device)
+
+    return Donors(
+        case=given(case),
+        positives=given(positives),
+        negatives=given(negatives),
+        coverable=given(coverable),
+        boxes=given(table),
+        tumors=ByCase(tumors[:, 0], tumors[:, 1:], case, device),
+        kidneys=ByCase(kidneys[:, 0], kidneys[:, 1:], case, device),
+    )
+
+
+def _masks(training: TrainingSet, rows: np.ndarray) -> Iterator[tuple[np.ndarray, Tensor]]:
+    """Read masks block by block: rows, and (B, 1, S, S) uint8 on the device."""
+    for start in range(0, len(rows), BLOCK):
+        block = rows[start : start + BLOCK]
+        yield block, training.masks(torch.from_numpy(block).to(training.device))
+
+
+def _components(tumor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Part a mask (S, S) into 8-connected components: half-open boxes (K, 4) and pixel counts (K,)."""
+    parts = label(tumor, connectivity=2)
+    boxes = [(rows.start, rows.stop, columns.start, columns.stop) for rows, columns in find_objects(parts)]
+    return np.array(boxes, dtype=np.int64).reshape(-1, 4), np.bincount(parts.ravel())[1:]
+
+
+def _sides(boxes: np.ndarray) -> np.ndarray:
+    """Height and width of boxes (..., 4): (..., 2)."""
+    return boxes[..., 1::2] - boxes[..., ::2]
+
+
+def _kidneys(rows: np.ndarray, masks: Tensor, least: int) -> np.ndarray:
+    """Find kidneys of at least so many pixels in the halves of slices without tumor: (K, 3) row, middle of the box."""
+    size, found = masks.shape[-1], []
+    whole = ~(masks == MASK_TUMOR).any(3).any(2)
+    for first, past in ((0, size // 2), (size // 2, size)):
+        kidney = (masks[:, 0, :, first:past] == MASK_KIDNEY) & whole[:, :, None]
+        middles = [
+            (lines.int().argmax(1) + lines.shape[1] - 1 - lines.flip(1).int().argmax(1)) // 2
+            for lines in (kidney.any(2), kidney.any(1))
+        ]
+        enough = (kidney.sum((1, 2)) >= least).cpu().numpy()
+        place = torch.stack([middles[0], middles[1] + first], 1).cpu().numpy()
+        found.append(np.column_stack([rows, place])[enough])
+    return np.concatenate(found)

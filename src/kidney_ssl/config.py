@@ -1,0 +1,677 @@
+"""The typed form of `params.yaml`: unknown keys refused, errors of one line naming the key.
+
+Only the stages read it; the library gets plain values and paths. The meaning, unit and source of each key stand
+above it in `params.yaml`, the one place where a person looks for them.
+"""
+
+import os
+import re
+import reprlib
+from collections.abc import Collection
+from math import isfinite
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    computed_field,
+    field_validator,
+    model_validator,
+)
+
+from kidney_ssl.augmentations import AUGMENTATIONS
+from kidney_ssl.data.case_names import CASE
+from kidney_ssl.data.checks import CHECKS
+from kidney_ssl.errors import InputError, one_line
+from kidney_ssl.methods import METHODS
+from kidney_ssl.yamlfile import read_yaml
+
+Share = Annotated[float, Field(gt=0, lt=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
+Percent = Annotated[int, Field(ge=1, le=100)]
+# A path or an address: never empty, no control characters, no half of a character.
+Text = Annotated[str, Field(pattern=r"^[^\x00-\x1f]+$")]
+Case = Annotated[str, Field(pattern=f"^{CASE}$")]
+# Whether timm has a network is looked up by `stages.params`; here nothing imports it.
+Network = Annotated[str, Field(pattern=r"^(resnet18|resnet34|resnet50|efficientnet_lite0|timm:[a-z0-9_.]+)$")]
+MOST = 20  # complaints in the line of an error
+
+
+def _plain(options: dict[str, Any]) -> dict[str, Any]:
+    for name, value in options.items():
+        for one in value if isinstance(value, list) else [value]:
+            if not isinstance(one, str | int | float | None) or (isinstance(one, float) and not isfinite(one)):
+                raise ValueError(f"{name}: an option is a number, a word, true, false, null, or a list of such")
+    return options
+
+
+def _ascending(seeds: list[int]) -> list[int]:
+    if seeds != sorted(set(seeds)):
+        raise ValueError(f"seeds must ascend, each once, got {seeds}")
+    return seeds
+
+
+# Of networks that are replicates of one another. Ascending, so that their folder tells which one is number 0.
+Seeds = Annotated[list[Seed], Field(min_length=1), AfterValidator(_ascending)]
+# What a method's or an augmentation's own model checks further, where its file is imported.
+PlainOptions = Annotated[dict[str, Any], AfterValidator(_plain)]
+
+
+def _refuse_unknown(name: str, known: Collection[str], key: str = "") -> None:
+    if name not in known:
+        raise ValueError(f"{key}unknown '{name}', known: {', '.join(known)}")
+
+
+def _one_of(known: Collection[str]) -> AfterValidator:
+    """A key whose value is one of these names."""
+
+    def check(name: str) -> str:
+        _refuse_unknown(name, known)
+        return name
+
+    return AfterValidator(check)
+
+
+EXPERIMENTS = "/.dvc/tmp/exps/"  # of a project, where DVC makes copies of it to run experiments in
+
+
+def _path(key: str, text: str, *, shared: bool = True) -> Path:
+    """A path of the file with its environment variables and `~` filled in.
+
+    DVC copies what is in git to run an experiment (`dvc exp run --temp`, `--queue`). A relative path that is not in
+    such a copy is the project's: volumes are not fetched and trainings not made again. Not if it is not `shared`.
+    """
+    text = os.path.expandvars(text)
+    if "$" in text:
+        raise InputError(f"{key}: {text!r} names an environment variable that is not set")
+    try:
+        path = Path(text).expanduser()
+    except RuntimeError as error:
+        raise InputError(f"{key}: {text!r} names a person without a home folder here") from error
+    project, copied, _ = Path.cwd().as_posix().rpartition(EXPERIMENTS)
+    return Path(project) / path if shared and copied and not path.exists() else path
+
+
+class Section(BaseModel):
+    """A block of params.yaml: no unknown key, no silent conversion of types, no infinity, no change after reading."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class Data(Section):
+    """Where the volumes come from and which cases take part."""
+
+    source: Literal["phantom", "kits23", "directory"]
+    root: Text | None
+    raw_dir: Text
+    cases: list[Case | int] | Annotated[str, Field(pattern=r"^\d+-\d+$")] | None
+    exclude: list[Case]
+    accept: list[Annotated[str, _one_of(CHECKS)]]
+    patients: Text | None
+    folds: Annotated[int, Field(ge=2)]
+    fold: Annotated[int, Field(ge=0)]
+    validation: Annotated[float, Field(gt=0, le=0.5)]
+    seed: Seed
+
+    @field_validator("patients")
+    @classmethod
+    def _file_or_pattern(cls, patients: str | None) -> str | None:
+        if patients is not None and not patients.endswith(".csv"):
+            try:
+                groups = re.compile(patients).groups
+            except re.error as error:
+                raise ValueError(f"neither a .csv file nor a regular expression ({error})") from error
+            if not groups:
+                raise ValueError("a pattern marks the patient by a group, as in '^case_(.{4})'")
+        return patients
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Data":
+        if self.fold >= self.folds:
+            raise ValueError(f"fold must be below folds ({self.folds}), got {self.fold}")
+        if self.source == "directory" and self.root is None:
+            raise ValueError("root must name a folder when source is 'directory'")
+        return self
+
+    @property
+    def store(self) -> Path:
+        """The folder that holds case_XXXXX/: `root` of a directory source, else `raw_dir` with its variables filled in.
+
+        Raises:
+            InputError: `raw_dir` or `root` names an environment variable that is not set, or an unknown `~person`.
+        """
+        key = "root" if self.source == "directory" else "raw_dir"
+        return _path(f"data.{key}", str(getattr(self, key)))
+
+    @property
+    def phantom_store(self) -> Path:
+        """The folder to make phantom volumes in: an experiment's copy has its own, for parameters of its own."""
+        return _path("data.raw_dir", self.raw_dir, shared=False)
+
+    @property
+    def patients_given(self) -> Path | str | None:
+        """The table of patients, with its variables filled in, or the pattern, see `data.patients.patients_of`."""
+        is_file = self.patients is not None and self.patients.endswith(".csv")
+        return _path("data.patients", str(self.patients)) if is_file else self.patients
+
+
+class Phantom(Section):
+    """The embedded study's volumes."""
+
+    cases: Annotated[int, Field(ge=3, le=100_000)]
+    size: Annotated[int, Field(ge=64, le=512)]
+    slices: Positive
+    seed: Seed
+
+
+class Kits23(Section):
+    """Where KiTS23 is downloaded from."""
+
+    imaging_endpoint: Text | None
+    imaging_repository: Text
+    imaging_revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
+    labels_endpoint: Text
+    labels_repository: Text
+    labels_revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
+    connections: Count
+    timeout: Positive
+
+
+class Select(Section):
+    """Which slices take part."""
+
+    min_tumor_px: Count
+    seed: Seed
+
+
+class Slice(Section):
+    """The standardised frame."""
+
+    image_size: Annotated[int, Field(ge=32, le=1024)]
+    body_hu: Annotated[int, Field(ge=-900, le=0)]
+    body_opening_mm: Positive
+
+
+# A list of the file becomes a tuple; its members stay strict.
+Rectangle = Annotated[tuple[Fraction, Fraction, Fraction, Fraction], Field(strict=False)]
+
+
+class Regions(Section):
+    """The two kidney rectangles, searched for or given."""
+
+    share: Annotated[float, Field(gt=0, le=1)]
+    left: Rectangle | None
+    right: Rectangle | None
+
+    @model_validator(mode="after")
+    def _both_or_none(self) -> "Regions":
+        if (self.left is None) != (self.right is None):
+            raise ValueError("give both left and right, or neither")
+        for rectangle in (self.left, self.right):
+            if rectangle and not (rectangle[0] < rectangle[1] and rectangle[2] < rectangle[3]):
+                raise ValueError("a rectangle is [top, bottom, left, right] with top < bottom and left < right")
+        return self
+
+
+class Normalize(Section):
+    """From HU to [0, 1]."""
+
+    window: Annotated[tuple[float, float], Field(strict=False)] | None
+    range: Literal["window", "image"]
+    regions: Regions
+
+    @field_validator("window")
+    @classmethod
+    def _ordered(cls, window: tuple[float, float] | None) -> tuple[float, float] | None:
+        if window is not None and window[0] >= window[1]:
+            raise ValueError(f"window is [low, high] with low < high, got {list(window)}")
+        return window
+
+
+class RandomWeights(Section):
+    """Random initial weights, drawn once with each seed."""
+
+    kind: Literal["random"] = "random"
+    seeds: Seeds
+
+
+ONE = [0]  # seeds of published weights: one set, as if drawn with this seed
+
+
+class TorchvisionWeights(Section):
+    """torchvision's ImageNet weights, or a local file of them."""
+
+    kind: Literal["torchvision"] = "torchvision"
+    seeds: ClassVar[list[int]] = ONE
+    file: Text | None
+
+    @property
+    def path(self) -> Path | None:
+        """The file with its variables filled in, see `_path`."""
+        return _path("initialize: file", self.file) if self.file else None
+
+
+class PublishedWeights(Section):
+    """What all other weights say, see `kidney_ssl.models.published`."""
+
+    seeds: ClassVar[list[int]] = ONE
+    file: Text
+    layout: Literal[
+        "torchvision",
+        "timm",
+        "efficientnet_lite_pytorch",
+        "radimagenet",
+        "radiologynet",
+        "models_genesis",
+        "meddinov3",
+    ]
+    licence: Text
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+
+
+class FileWeights(PublishedWeights):
+    """Published weights in a local file."""
+
+    kind: Literal["file"]
+    source: Text
+
+    @property
+    def path(self) -> Path:
+        """The file with its variables filled in, see `_path`."""
+        return _path("initialize: file", self.file)
+
+
+class HubWeights(PublishedWeights):
+    """Published weights of a model on the Hugging Face hub, at one commit."""
+
+    kind: Literal["hub"]
+    endpoint: Text | None = None
+    repository: Text
+    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
+
+
+class PackageWeights(PublishedWeights):
+    """Published weights in an installed Python package."""
+
+    kind: Literal["package"]
+    package: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+==[0-9][A-Za-z0-9.]*$")]
+
+
+def _kind(block: Any) -> Any:
+    """The kind of initial weights that a block describes; the two oldest need not say it."""
+    if not isinstance(block, dict):
+        return getattr(block, "kind", None)
+    kind = block.get("kind", "torchvision" if "file" in block else "random")
+    return kind if isinstance(kind, str) else None
+
+
+Weights = Annotated[
+    Annotated[RandomWeights, Tag("random")]
+    | Annotated[TorchvisionWeights, Tag("torchvision")]
+    | Annotated[FileWeights, Tag("file")]
+    | Annotated[HubWeights, Tag("hub")]
+    | Annotated[PackageWeights, Tag("package")],
+    Discriminator(
+        _kind,
+        custom_error_type="kind",
+        custom_error_message="kind must be random, torchvision, file, hub or package",
+    ),
+]
+
+
+class PlateauBlock(Section):
+    """ReduceLROnPlateau."""
+
+    factor: Share
+    patience: Annotated[int, Field(ge=0)]
+
+
+class Optimization(Section):
+    """How weights are updated, see `kidney_ssl.engine.optimization.Optimization`."""
+
+    optimizer: Literal["adam", "adamw", "lars"]
+    weight_decay: Annotated[float, Field(ge=0)]
+    decay_norms: bool
+    schedule: Literal["constant", "cosine", "plateau"]
+    warmup: Annotated[float, Field(ge=0, lt=1)]
+    plateau: PlateauBlock | None
+    clip: Positive | None
+
+    @model_validator(mode="after")
+    def _has_a_plateau(self) -> "Optimization":
+        if self.schedule == "plateau" and self.plateau is None:
+            raise ValueError("plateau must give factor and patience when schedule is 'plateau'")
+        return self
+
+
+class Recipe(Optimization):
+    """How weights are updated, and which epoch of a fine-tuning is kept."""
+
+    select: Literal["best", "last"]
+
+
+class Recipes(Section):
+    """The recipes by name, looked at before they are laid under the blocks that name one."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    recipes: Annotated[dict[Name, Recipe], Field(min_length=1)]
+
+
+def _with_recipe(block: Any, recipes: dict[str, Any], key: str, takes: type[Optimization]) -> Any:
+    """Lay what a block takes of the recipe that it names under it."""
+    if not isinstance(block, dict) or "recipe" not in block:
+        return block
+    if block["recipe"] not in list(recipes):  # of a list, since what was given need not be hashable
+        raise ValueError(f"{key}.recipe: unknown {_given(block['recipe'])}, known: {', '.join(recipes)}")
+    return {name: value for name, value in recipes[block["recipe"]].items() if name in takes.model_fields} | block
+
+
+class Common(Optimization):
+    """How a pretraining trains: values that the blocks of `pretrain.methods` share."""
+
+    recipe: Name
+    epochs: Count
+    min_updates: Annotated[int, Field(ge=0)]
+    images: Count | None
+    batch_size: Annotated[int, Field(ge=2)]
+    learning_rate: Positive
+    options: PlainOptions
+    seeds: Seeds
+
+
+class Method(Common):
+    """A pretraining, once with each seed: method, what it starts from, the shared values and what the block changes."""
+
+    method: Annotated[str, _one_of(METHODS)]
+    start: Name
+
+
+class Shared(Section):
+    """What the blocks of `pretrain.methods` share, looked at before it is laid under each of them."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    common: Common
+
+
+class Pretrain(Shared):
+    """Pretraining without labels."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    pool: Literal["selected", "all"]
+    evaluations: Count
+    methods: dict[Name, Method]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete_blocks(cls, content: Any) -> Any:
+        """Lay `common` under each block; a wrong value in it is reported once, where it stands."""
+        if not isinstance(content, dict):
+            return content
+        Shared.model_validate(content)
+        methods = content.get("methods")
+        if not isinstance(methods, dict):
+            return content
+        whole = {name: content["common"] | one if isinstance(one, dict) else one for name, one in methods.items()}
+        return content | {"methods": whole}
+
+
+class Arm(Section):
+    """What an arm starts from, and how its training slices are augmented."""
+
+    weights: Annotated[str, Field(pattern=r"^(initial|pretrain)/[a-z0-9_]+$")]
+    augmentation: Annotated[str, _one_of(AUGMENTATIONS)]
+    options: PlainOptions = {}
+    extra_updates: Annotated[int, Field(ge=0)] = 0
+    recipe: Name | None = None
+
+
+class Finetune(Recipe):
+    """Training of the classifier, the same for every arm but for those that name another recipe."""
+
+    recipe: Name
+    epochs: Count
+    min_updates: Annotated[int, Field(ge=0)]
+    evaluations: Count
+    batch_size: Annotated[int, Field(ge=2)]
+    learning_rates: Annotated[list[Positive], Field(min_length=1)]
+    search_cases: Count
+    batch_norm_momentum: Annotated[float, Field(gt=0, le=1)]
+    keep: Literal["explained", "all", "none"]
+
+
+class Analysis(Section):
+    """What was decided before the figures were seen; the report prints it with its hash."""
+
+    baseline: Name
+    primary: Literal["auroc_against_kidney", "auroc", "accuracy", "f1"]
+    contrasts: list[Annotated[tuple[Name, Name], Field(strict=False)]]
+    margin: Share
+    resamples: Annotated[int, Field(ge=100)]
+    seed: Seed
+
+
+class Explain(Section):
+    """Which slices and which maps are shown and measured."""
+
+    percent: Literal[100]
+    seed: Seed
+    layer: Text | None
+    same: Count
+    errors: Annotated[int, Field(ge=0)]
+    slices: Annotated[int, Field(ge=2)]
+
+
+class Report(Section):
+    """What stands beside this run's figures."""
+
+    published: bool
+
+
+class Compute(Section):
+    """How the machine is used.
+
+    `threads`, `precision`, `devices`, `nodes`, `cudnn_benchmark` and `compile` change trained bits, the rest does not.
+    """
+
+    workers: Count
+    scheduler: Text | None
+    threads: Count
+    precision: Literal["auto", "32", "bf16", "16"]
+    device: Literal["auto", "cpu", "cuda"]
+    devices: Count
+    nodes: Count
+    cudnn_benchmark: bool
+    compile: bool
+    resident: Literal["auto", "always", "never"]
+    checkpoint_minutes: Annotated[float, Field(ge=0)]
+    store: Text
+    store_gb: Positive
+
+    @property
+    def store_folder(self) -> Path:
+        """The folder of finished trainings: `store` with its variables filled in.
+
+        Raises:
+            InputError: it names an environment variable that is not set, or an unknown `~person`.
+        """
+        return _path("compute.store", self.store)
+
+
+class Params(Section):
+    """The whole of params.yaml."""
+
+    data: Data
+    phantom: Phantom
+    kits23: Kits23
+    select: Select
+    slice: Slice
+    normalize: Normalize
+    network: Network
+    initialize: Annotated[dict[Name, Weights], Field(min_length=1)]
+    recipes: dict[Name, Recipe]
+    pretrain: Pretrain
+    arms: Annotated[dict[Name, Arm], Field(min_length=1)]
+    runs: dict[Percent, Annotated[list[Seed], Field(min_length=1)]]
+    finetune: Finetune
+    analysis: Analysis
+    explain: Explain
+    report: Report
+    compute: Compute
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete_recipes(cls, content: Any) -> Any:
+        """Lay recipes under the blocks that name them; a wrong value in one is reported once, where it stands."""
+        if not isinstance(content, dict):
+            return content
+        recipes = Recipes.model_validate(content).model_dump()["recipes"]
+        whole = content | {"finetune": _with_recipe(content.get("finetune"), recipes, "finetune", Recipe)}
+        pretrain = content.get("pretrain")
+        if isinstance(pretrain, dict):
+            blocks = {"common": _with_recipe(pretrain.get("common"), recipes, "pretrain.common", Optimization)}
+            if isinstance(methods := pretrain.get("methods"), dict):
+                blocks["methods"] = {
+                    name: _with_recipe(one, recipes, f"pretrain.methods.{name}", Optimization)
+                    for name, one in methods.items()
+                }
+            whole["pretrain"] = pretrain | blocks
+        return whole
+
+    def finetune_of(self, arm: str) -> dict[str, Any]:
+        """The section `finetune` as plain data, with the recipe that an arm names laid over its own."""
+        named = self.arms[arm].recipe
+        own = self.finetune.model_dump(mode="json")
+        return own if named is None else own | self.recipes[named].model_dump(mode="json") | {"recipe": named}
+
+    def replicate(self, weights: str, seed: int) -> int:
+        """Seed of the weights that a training starts from: replicate number `seed`, counted round if there are fewer.
+
+        So trainings of one seed start from one replicate, at every label budget and whatever other seeds there are.
+
+        Args:
+            weights: "initial/<name>" or "pretrain/<name>".
+            seed: of the training that starts from them.
+        """
+        kind, _, name = weights.partition("/")
+        block = self.pretrain.methods[name] if kind == "pretrain" else self.initialize[name]
+        seeds: list[int] = block.seeds
+        return seeds[seed % len(seeds)]
+
+    def weights_file(self, weights: str, seed: int) -> Path:
+        """File of the weights that a training starts from; arguments as of `replicate`."""
+        return Path(f"models/{weights}/{self.replicate(weights, seed)}.safetensors")
+
+    @computed_field  # type: ignore[prop-decorator] # mypy knows no decorator above property; pydantic asks for this
+    @property
+    def budgets(self) -> list[tuple[int, int]]:
+        """Percent and seed of the runs of every arm, sorted."""
+        return sorted((percent, seed) for percent, seeds in self.runs.items() for seed in seeds)
+
+    @model_validator(mode="after")
+    def _budgets_are_honest(self) -> "Params":
+        for percent, seeds in self.runs.items():
+            if len(set(seeds)) < len(seeds):
+                raise ValueError(f"runs.{percent}: duplicate seed")
+        if 100 not in self.runs:
+            raise ValueError("runs: 100 is missing, the runs with all the training cases: give their seeds")
+        if min(self.runs) < 100:
+            fixed = {"window": self.normalize.window, "regions.left and .right": self.normalize.regions.left}
+            for key, value in fixed.items():
+                if value is None:
+                    raise ValueError(
+                        f"normalize.{key} must be given by hand with a label budget below 100 %: found from all the "
+                        "training masks, it would tell a small budget what the other labels say"
+                    )
+        return self
+
+    @model_validator(mode="after")
+    def _arms_have_weights(self) -> "Params":
+        initial = list(self.initialize)
+        known = [f"initial/{name}" for name in initial] + [f"pretrain/{name}" for name in self.pretrain.methods]
+        for name, method in self.pretrain.methods.items():
+            _refuse_unknown(method.start, initial, f"pretrain.methods.{name}.start: ")
+        for name, arm in self.arms.items():
+            if arm.recipe is not None:
+                _refuse_unknown(arm.recipe, self.recipes, f"arms.{name}.recipe: ")
+            _refuse_unknown(arm.weights, known, f"arms.{name}.weights: ")
+        plan = self.analysis
+        for key, one in [("baseline", plan.baseline), *(("contrasts", one) for pair in plan.contrasts for one in pair)]:
+            _refuse_unknown(one, self.arms, f"analysis.{key}: ")
+        pairs = [frozenset(pair) for pair in plan.contrasts]
+        if len(set(pairs)) < len(pairs) or any(len(pair) < 2 for pair in pairs):
+            raise ValueError("analysis.contrasts: a pair stands there twice, or an arm against itself")
+        if self.explain.seed not in (seeds := self.runs[self.explain.percent]):
+            raise ValueError(f"explain.seed: {self.explain.seed} is none of runs.{self.explain.percent}, {seeds}")
+        rates = self.finetune.learning_rates
+        if len(set(rates)) < len(rates):
+            raise ValueError("finetune.learning_rates: a value stands there twice")
+        return self
+
+
+def load(path: str | Path = "params.yaml") -> Params:
+    """Read and check a parameter file.
+
+    Raises:
+        InputError: the file is missing, is no YAML mapping, or a key is unknown, missing or out of range; the
+            one-line message names every such key, or the first of very many.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); run from the project's folder") from error
+    except ValueError as error:
+        raise InputError(f"{path}: no text in UTF-8: {one_line(str(error))}") from error
+    content = read_yaml(text, str(path))
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: must be a mapping of sections, see studies/ for complete files")
+    try:
+        return Params.model_validate(content)
+    except ValidationError as error:
+        complaints = [_complaint(item, content) for item in error.errors(include_url=False, include_context=False)]
+        more = f"; and {len(complaints) - MOST} more" if len(complaints) > MOST else ""
+        raise InputError(f"{path}: {'; '.join(complaints[:MOST])}{more}") from None
+
+
+def _complaint(item: Any, content: Any) -> str:
+    """One line for one of pydantic's findings: the dotted key, what is wrong, what was given."""
+    # A union adds the name of the member that was tried to the path; only keys of the file are shown.
+    keys: list[str] = []
+    for part in item["loc"]:
+        inside = range(len(content)) if isinstance(content, list) else content if isinstance(content, dict) else ()
+        if part in inside:
+            content = content[part]
+            keys.append(str(part))
+    if item["type"] == "missing":
+        keys.append(str(item["loc"][-1]))
+    key = one_line(".".join(keys))
+    message = one_line(item["msg"].removeprefix("Value error, "))
+    if item["type"] == "extra_forbidden":
+        return f"{key}: unknown key"
+    if item["type"] == "missing":
+        return f"{key}: missing"
+    if item["type"] == "string_type" and item["loc"][-1] == "[key]":
+        message = "a name that YAML reads as something else: put it into quotes"
+    given = "" if item["type"] == "value_error" else f", got {_given(item['input'])}"
+    return f"{key}: {message}{given}" if key else message
+
+
+def _given(value: Any) -> str:
+    """What a key was set to; a few members of what is large, for an alias of YAML can make it endless."""
+    try:
+        return one_line(reprlib.repr(value))
+    except ValueError:  # Python writes no number of more than 4,300 digits
+        return "a number of thousands of digits"

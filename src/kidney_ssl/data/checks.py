@@ -1,0 +1,111 @@
+"""What a CT with labels must look like: every check of a volume, and what is made of its findings.
+
+A finding is one line about a case. One that begins with the name of a check refuses the case, unless the study accepts
+that check (`data.accept`); every other is a note. Nothing odd stays unsaid, and nothing is refused without a way on.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from kidney_ssl.errors import InputError
+
+# Name of a check -> what to do about what it finds, unless the study accepts it.
+CHECKS = {
+    "air": "store it in HU: rescale slope and intercept, no picture, no padding by 0",
+    "soft_tissue": "store it in HU: rescale slope and intercept, once",
+    "spacing": "correct the header's spacing or its unit",
+    "grid": "resample one to the other's grid",
+    "labels": "correct the labels or their place, or slice.body_hu and slice.body_opening_mm",
+    "copies": "keep one of them (data.exclude)",
+}
+Findings = tuple[str, ...]
+
+# What CT shows -> HU from and to, and least share of voxels: a narrow field of view has some gas, legs some tissue.
+SHOWN = {"air": (-1100, -700, 0.001), "soft_tissue": (-200, 200, 0.05)}
+USUAL_HU = (-1100, 3100)  # what scanners give; beyond it lie metal, padding and faults
+LIMITS_MM = ((0.05, 100.0), (0.05, 20.0), (0.05, 20.0))  # drawn volumes have few slices, more than 20 mm apart
+SAME_MM = 0.01  # what two programs may round differently in an affine
+LARGEST_SHIFT = 0.5  # voxels between the two grids, anywhere in the volume
+SMALLEST_TILT = 1.0  # degrees that are said
+LOST = 0.02  # share of labelled pixels outside the body from which a case is refused
+
+
+def judge(findings: Iterable[str], accept: Collection[str] = (), where: Path | str = "") -> Findings:
+    """Refuse a case for what a check of it found, or make notes.
+
+    Raises:
+        InputError: findings of checks that are not in `accept`, in one line that begins with `where`.
+    """
+    notes, refused = [], {}
+    for finding in findings:
+        check, _, said = finding.partition(": ")
+        if check not in CHECKS:
+            notes.append(finding)
+        elif check in accept:
+            notes.append(f"{said} (accepted)")
+        else:
+            refused[check] = f"{said}; {CHECKS[check]}"
+    if refused:
+        line = f"{where}: {'; '.join(refused.values())}".removeprefix(": ")
+        raise InputError(f"{line}, or use it as it is by data.accept: [{', '.join(refused)}]")
+    return tuple(dict.fromkeys(notes))
+
+
+def grid_findings(spacing_mm: tuple[float, float, float], *, tilt: float, unit: str, taken: str | None) -> Findings:
+    """Judge spacing (slices, rows, columns), tilt in degrees, the header's unit, and an axis that was only guessed."""
+    found = []
+    if not all(low <= mm <= high for (low, high), mm in zip(LIMITS_MM, spacing_mm, strict=True)):
+        listed = " x ".join(f"{mm:g}" for mm in spacing_mm)
+        found.append(f"spacing: spacing {listed} mm (header in {unit}) is no CT's")
+    if unit not in ("mm", "no unit"):
+        found.append(f"header in {unit}: converted to mm")
+    if tilt > SMALLEST_TILT:
+        found.append(f"axes {tilt:.1f} degrees off the body's (tilted gantry): slices as they were acquired")
+    if taken:
+        found.append(f"orientation is not stored (the affine is the identity): {taken}")
+    return tuple(found)
+
+
+def pair_findings(imaging: np.ndarray, labels: np.ndarray, shape: tuple[int, int, int]) -> Findings:
+    """Hold the 4 x 4 affines of imaging and labels of one shape against each other, over the whole volume."""
+    corners = np.array(np.meshgrid(*([0, length - 1] for length in shape), [1])).reshape(4, -1)
+    voxels = float(np.abs(np.linalg.solve(imaging[:3, :3], ((labels - imaging) @ corners)[:3])).max())
+    if voxels > LARGEST_SHIFT or np.abs(labels - imaging).max() > SAME_MM:
+        return (f"grid: imaging and labels lie at different places, {voxels:.2f} voxels apart: their grids must agree",)
+    return ()
+
+
+def hu_findings(array: np.ndarray) -> Findings:
+    """Judge whether values (slices, H, W) are HU: air and soft tissue where CT has them."""
+    found = []
+    for check, (low, high, least) in SHOWN.items():
+        # By slice: a mask of the whole volume would be half as large as the volume.
+        share = sum(np.count_nonzero((plane >= low) & (plane <= high)) for plane in array) / array.size
+        if share < least:
+            seen = f"{100 * share:.2g} % are {check.replace('_', ' ')} ({low} to {high})"
+            found.append(f"{check}: no HU: values from {array.min()} to {array.max()}, {seen}")
+    return tuple(found)
+
+
+def label_findings(lost: int, labelled: int) -> Findings:
+    """Judge how many labelled pixels of a case lie outside the body that was found in its slices."""
+    said = f"{lost} of {labelled} labelled pixels lie outside the body"
+    return (f"labels: {said}" if lost > LOST * labelled else said,) if lost else ()
+
+
+def copy_findings(checksums: Mapping[str, str], patients: Mapping[str, str]) -> dict[str, Findings]:
+    """Find scans under several names, by sha256 of each case's imaging: first case of such a scan -> finding.
+
+    Those of one patient stay in one split, and are only noted.
+    """
+    same: dict[str, list[str]] = {}
+    for case, checksum in sorted(checksums.items()):
+        same.setdefault(checksum, []).append(case)
+    found: dict[str, Findings] = {}
+    for cases in same.values():
+        if len(cases) > 1:
+            apart = len({patients[case] for case in cases}) > 1
+            found[cases[0]] = (f"{'copies: ' * apart}{' and '.join(cases)} have the same imaging (sha256)",)
+    return found

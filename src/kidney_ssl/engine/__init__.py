@@ -1,0 +1,1 @@
+"""The training engine: batches, the loop, checkpoints, devices and processes."""

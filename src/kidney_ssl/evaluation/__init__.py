@@ -1,1 +1,0 @@
-"""Figures from predictions; nothing here runs a network to get a metric."""

@@ -1,0 +1,54 @@
+"""The registry of pretext tasks: every module of this folder but the shared ones is a method of its file's name.
+
+A module is imported only when its method is asked for, so that the list itself costs nothing and no method's stage
+depends on another method's file.
+"""
+
+import os
+from collections.abc import Collection
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kidney_ssl.errors import InputError
+
+if TYPE_CHECKING:
+    from kidney_ssl.methods.base import Pretext
+
+SHARED = ("__init__", "base", "boxes", "patches", "restoration", "views")  # what several methods use
+
+
+def modules_of(folder: Path, shared: Collection[str]) -> tuple[str, ...]:
+    """Names of a folder's modules but the shared ones, sorted."""
+    return tuple(sorted(path.stem for path in folder.glob("*.py") if path.stem not in shared))
+
+
+def load_from(package: str, name: str, known: Collection[str], what: str) -> Any:
+    """Import the class that a module names `Method`.
+
+    Raises:
+        InputError: there is no such module, and the line lists the known ones; or it has no such class, or one that
+            lacks a part.
+    """
+    if name not in known:
+        raise InputError(f"unknown {what} '{name}', known: {', '.join(known)}")
+    module = import_module(f"{package}.{name}")
+    found, file = getattr(module, "Method", None), os.path.relpath(str(module.__file__))
+    if not isinstance(found, type):
+        raise InputError(f"{file}: holds no class `Method`; give the {what} this name")
+    if lacking := getattr(found, "__abstractmethods__", None):
+        raise InputError(f"{file}: `Method` lacks {', '.join(sorted(lacking))}; write what is missing")
+    return found
+
+
+METHODS = modules_of(Path(__file__).parent, SHARED)
+
+
+def load(method: str) -> "type[Pretext]":
+    """Import a method's class; raises as `load_from`."""
+    from kidney_ssl.methods.base import Pretext  # noqa: PLC0415 - torch
+
+    found: type[Pretext] = load_from(__name__, method, METHODS, "pretext method")
+    if not issubclass(found, Pretext):
+        raise InputError(f"{__name__}.{method}: `Method` is no Pretext; derive it from kidney_ssl.methods.base.Pretext")
+    return found

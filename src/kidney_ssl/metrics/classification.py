@@ -1,0 +1,214 @@
+"""Metrics of one fine-tuned run from its predictions and curves; a new metric needs no inference.
+
+Two protocols stand side by side. `selected`: the epoch is the best on validation or the last, the test part served
+no choice.
+`best_on_test`: the highest test accuracy and the highest test F1 over the epochs, each by itself, as in the thesis;
+that is selection on the test set, and `optimism` is what it adds.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    brier_score_loss,
+    confusion_matrix,
+    f1_score,
+    recall_score,
+    roc_auc_score,
+)
+
+from kidney_ssl.data.patients import patient_column
+from kidney_ssl.errors import InputError
+from kidney_ssl.metrics.csvfile import RERUN, read_slices, read_text, refuse
+from kidney_ssl.schema import CLASSES, EVALUATED, NEGATIVES, THRESHOLD, TUMOR
+from kidney_ssl.statistics.result import Estimate, as_json, unless
+
+Metric = float | Estimate  # a value, or an estimate without one that says why
+
+
+def evaluate(rows: pd.DataFrame, epochs: pd.DataFrame, run: Path) -> dict[str, Any]:
+    """Compute the metrics of a run's selected epoch, and what a choice on the test set would show, ready for JSON.
+
+    Args:
+        rows: see `read_predictions`.
+        epochs: see `read_curves`.
+        run: the folder of both, for messages.
+
+    Returns:
+        selected: epoch, learning_rate, how many rates were tried, and the metrics of the parts test and validation;
+        best_on_test: for accuracy and f1 the highest value over the epochs and its epoch;
+        optimism: best_on_test - selected. See `as_json` for rounding and None.
+
+    Raises:
+        InputError: the two tables are of different runs.
+    """
+    chosen = epochs[epochs["selected"] == 1].iloc[0]
+    test = _part_metrics(rows[rows["part"] == "test"], "the test part")
+    validation_rows = rows[rows["part"] == "validation"]
+    validation = sizes(validation_rows) | classification_metrics(validation_rows, "the validation part")
+    # So that an open accuracy (NaN) does not agree either.
+    if test["slices"] and not abs(chosen["test_accuracy"] - test["accuracy"]) <= 1 / test["slices"]:
+        raise InputError(
+            f"{run / 'curves.csv'}: test accuracy {chosen['test_accuracy']:.6f} at the selected epoch, but "
+            f"predictions.csv beside it gives {test['accuracy']:.6f}: they are of different runs; {RERUN}"
+        )
+    # The other rates of a search on validation stay out: the thesis looked for the best epoch of one training.
+    best = _best_on_test(epochs[epochs["learning_rate"] == chosen["learning_rate"]])
+    return as_json(
+        {
+            "selected": {
+                "epoch": int(chosen["epoch"]),
+                "learning_rate": chosen["learning_rate"],
+                "rates_tried": int(epochs["learning_rate"].nunique()),
+                "test": test,
+                "validation": validation,
+            },
+            "best_on_test": best,
+            "optimism": {name: _difference(best[name]["value"], test[name]) for name in best},
+        }
+    )
+
+
+def read_predictions(path: Path) -> pd.DataFrame:
+    """Read predictions of the selected epoch and check every row.
+
+    Returns:
+        Columns part (validation, test), case and class (str), slice and label (int64), probability of tumor (float64).
+
+    Raises:
+        InputError: the file is missing or not in this form, a slice is given twice, or a case is in both parts.
+    """
+    rows = read_slices(path, ["part", "label"], CLASSES, "probability")
+    refuse(path, ~rows["part"].isin(EVALUATED), f"part is none of {', '.join(EVALUATED)}")
+    rows["label"] = pd.to_numeric(rows["label"], errors="coerce")
+    refuse(path, ~rows["label"].isin((0, 1)), "label is neither 0 nor 1")
+    refuse(path, (rows["label"] == 1) != (rows["class"] == TUMOR), "label and class contradict each other")
+    shared = sorted(set.intersection(*(set(patient_column(rows)[rows["part"] == part]) for part in EVALUATED)))
+    if shared:
+        raise InputError(f"{path}: case(s) in validation and test at once: {', '.join(shared)}; run select again")
+    return rows.astype({"label": "int64"})
+
+
+def read_curves(path: Path) -> pd.DataFrame:
+    """Read the columns of the curves that evaluation needs, one row an evaluated epoch and learning rate, in order.
+
+    They are learning_rate, epoch (from 1), test_accuracy, test_f1 and selected (1 in one row).
+
+    Raises:
+        InputError: the file is missing or not in the form above, or an epoch is given twice.
+    """
+    columns = ["learning_rate", "epoch", "test_accuracy", "test_f1", "selected"]
+    rows = read_text(path, columns)[columns].apply(pd.to_numeric, errors="coerce")
+    refuse(path, ~(rows["learning_rate"] > 0), "learning_rate is not above 0")
+    refuse(path, ~((rows["epoch"] >= 1) & (rows["epoch"] % 1 == 0)), "epoch is no whole number from 1")
+    for column in ("test_accuracy", "test_f1"):
+        # Left open where it cannot be computed, as the F1 of a test part without tumor.
+        refuse(path, ~(rows[column].isna() | rows[column].between(0, 1)), f"{column} is not in [0, 1]")
+    refuse(path, rows.duplicated(["learning_rate", "epoch"]), "duplicate epoch")
+    refuse(path, ~rows["selected"].isin((0, 1)), "selected is neither 0 nor 1")
+    if rows["selected"].sum() != 1:
+        raise InputError(f"{path}: {int(rows['selected'].sum())} epochs are marked as selected, not one; {RERUN}")
+    return rows.sort_values(["learning_rate", "epoch"])
+
+
+def classification_metrics(rows: pd.DataFrame, where: str) -> dict[str, Any]:
+    """Compute the metrics that need labels and probabilities alone.
+
+    Sensitivity is the recall of tumor, specificity that of the other slices; F1 = 2 TP / (2 TP + FP + FN);
+    Brier = mean (probability - label)^2. `where` names the rows in the reasons, as "the test part".
+    """
+    label, probability = rows["label"].to_numpy(), rows["probability"].to_numpy()
+    called = (probability >= THRESHOLD).astype(np.int64)
+    empty = unless(len(label) > 0, f"no slice in {where}")
+    no_tumor = empty or unless(label.any(), f"no tumor slice in {where}")
+    no_negative = empty or unless(not label.all(), f"only tumor slices in {where}")
+    one_class = no_tumor or no_negative
+    return {
+        "accuracy": empty or accuracy_score(label, called),
+        "f1": no_tumor or f1_score(label, called),
+        "auroc": one_class or roc_auc_score(label, probability),
+        "average_precision": one_class or average_precision_score(label, probability),
+        "sensitivity": no_tumor or recall_score(label, called),
+        "specificity": no_negative or recall_score(label, called, pos_label=0),
+        "brier": empty or brier_score_loss(label, probability, labels=[0, 1]),
+    }
+
+
+def against_negatives(rows: pd.DataFrame, negative: str, where: str) -> dict[str, Any]:
+    """Accuracy and AUROC of tumor slices against one class of negatives, the other left out."""
+    pair = rows[rows["class"].isin((TUMOR, negative))]
+    absent = next((name for name in (TUMOR, negative) if name not in set(pair["class"])), None)
+    none = unless(absent is None, f"no {absent} slice in {where}")
+    metrics = dict.fromkeys(("accuracy", "auroc"), none) if none else classification_metrics(pair, where)
+    return {"slices": len(pair)} | {name: metrics[name] for name in ("accuracy", "auroc")}
+
+
+def sizes(rows: pd.DataFrame) -> dict[str, int]:
+    """Count slices and cases."""
+    return {"slices": len(rows), "cases": rows["case"].nunique()}
+
+
+def _part_metrics(rows: pd.DataFrame, where: str) -> dict[str, Any]:
+    """All metrics of the test part: pooled over slices, per negative class, per class and per case."""
+    called = (rows["probability"] >= THRESHOLD).astype("int64")
+    rows = rows.assign(right=(called == rows["label"]).astype("float64"))
+    tn, fp, fn, tp = confusion_matrix(rows["label"], called, labels=[0, 1]).ravel() if len(rows) else [0] * 4
+    return {
+        **sizes(rows),
+        **classification_metrics(rows, where),
+        "confusion": {"tp": int(tp), "fp": int(fp), "fn": int(fn), "tn": int(tn)},
+        "against": {name: against_negatives(rows, name, where) for name in NEGATIVES},
+        "classes": {name: _class_metrics(rows[rows["class"] == name], name, where) for name in CLASSES},
+        **_case_metrics(rows, where),
+    }
+
+
+def _class_metrics(rows: pd.DataFrame, name: str, where: str) -> dict[str, Any]:
+    absent = unless(len(rows) > 0, f"no {name} slice in {where}")
+    return {
+        "slices": len(rows),
+        "accuracy": absent or rows["right"].mean(),
+        "mean_probability": absent or rows["probability"].mean(),
+    }
+
+
+def _case_metrics(rows: pd.DataFrame, where: str) -> dict[str, Any]:
+    """Accuracy of each case (or patient), and over them: each counts once, however thin its slices are cut."""
+    by_case = rows.groupby(patient_column(rows))
+    right, tumors, slices = by_case["right"].mean(), by_case["label"].sum(), by_case.size()
+    absent = unless(len(right) > 0, f"no case in {where}")
+    return {
+        "per_case": {
+            str(case): {"slices": int(slices[case]), "tumor_slices": int(tumors[case]), "accuracy": right[case]}
+            for case in right.index
+        },
+        "over_cases": {
+            "mean_accuracy": absent or right.mean(),
+            "median_accuracy": absent or right.median(),
+            "worst_accuracy": absent or right.min(),
+            "worst_case": absent or str(right.idxmin()),
+            "below_half": int((right < 0.5).sum()),
+            "without_tumor": int((tumors == 0).sum()),
+        },
+    }
+
+
+def _best_on_test(epochs: pd.DataFrame) -> dict[str, Any]:
+    """Find the highest test accuracy and test F1 over the epochs, each by itself, the earliest on ties."""
+    best: dict[str, Any] = {}
+    for name in ("accuracy", "f1"):
+        known = epochs.dropna(subset=f"test_{name}").sort_values(f"test_{name}", ascending=False, kind="stable")
+        absent = unless(len(known) > 0, f"no epoch has a test {name}")
+        best[name] = {key: absent or known[of].iloc[0] for key, of in (("value", f"test_{name}"), ("epoch", "epoch"))}
+    return best
+
+
+def _difference(value: Metric, other: Metric) -> Metric:
+    """Subtract two metrics; the reason of the first that has no value."""
+    if isinstance(value, Estimate) or isinstance(other, Estimate):
+        return value if isinstance(value, Estimate) else other
+    return value - other

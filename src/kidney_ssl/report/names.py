@@ -1,0 +1,61 @@
+"""Names and numbers as people read them: arms, lists, rounded numbers."""
+
+from collections.abc import Sequence
+from importlib.resources import files
+from math import ceil, log10
+
+from kidney_ssl.statistics.result import Estimate
+from kidney_ssl.yamlfile import read_yaml
+
+WORDS: dict[str, dict[str, str]] = read_yaml((files("kidney_ssl.report") / "words.yaml").read_text(encoding="utf-8"))
+ARMS = WORDS["arms"]
+PROPER = ("ImageNet", "Models", "SimCLR", "CPC")
+
+
+def arm_name(arm: str) -> str:
+    """Name an arm or a pretraining: `simclr` is SimCLR, `rotation_imagenet` is Rotation (ImageNet)."""
+    key = max((key for key in ARMS if arm == key or arm.startswith(f"{key}_")), key=len, default="")
+    rest = [word.replace("imagenet", "ImageNet") for word in (arm[len(key) :] if key else f"_{arm}").split("_")[1:]]
+    if not key:
+        return " ".join(rest)[:1].upper() + " ".join(rest)[1:]
+    return f"{ARMS[key]} ({', '.join(rest)})" if rest else ARMS[key]
+
+
+def in_sentence(name: str) -> str:
+    """Write a name as it stands within a sentence: proper names keep their capital."""
+    return name if name.startswith(PROPER) or not name else name[0].lower() + name[1:]
+
+
+def listed(names: Sequence[str]) -> str:
+    """Join names: a, b and c."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def plural(count: int, word: str) -> str:
+    """Count things: 1 case, 1,200 cases."""
+    return f"{count:,} {word}" + ("" if count == 1 else "s")
+
+
+def digits_of(one: Estimate) -> int:
+    """Decimals that an estimate can carry, 2 to 4: the last is worth a tenth to all of half its interval.
+
+    One more where an end would read 0 that is not.
+    """
+    if one.low is None or one.high is None or one.high <= one.low:
+        return 2
+    digits = max(ceil(-log10((one.high - one.low) / 2)), 2)
+    return min(digits + any(end and abs(end) < 0.5 * 10**-digits for end in (one.low, one.high)), 4)
+
+
+def worded(one: Estimate, *, signed: bool = False, interval: bool = True, digits: int | None = None) -> str:
+    """Write an estimate, "0.81 (0.70 to 0.90)"; a dash where it is not known."""
+    if one.value is None:
+        return "-"
+    form = f"{'+' if signed else ''},.{digits_of(one) if digits is None else digits}f"
+    value, low, high = ("" if end is None else _signless(f"{end:{form}}") for end in (one.value, one.low, one.high))
+    return f"{value} ({low} to {high})" if interval and low and high else value
+
+
+def _signless(text: str) -> str:
+    """Write what rounds to zero without a sign."""
+    return text if text.strip("+-0.,") else text.lstrip("+-")

@@ -1,0 +1,17 @@
+"""The study's vocabulary: classes, mask values, splits and regions, each name once."""
+
+# Classes of labelled slices; the label is 1 for tumor. They are drawn 2:1:1.
+CLASSES = TUMOR, KIDNEY, BACKGROUND = ("tumor", "kidney", "background")
+NEGATIVES = (KIDNEY, BACKGROUND)
+THRESHOLD = 0.5  # a slice is called tumor from this probability on (Eq. 8-9 of the thesis)
+SMALL = "small"  # some tumor below the threshold: only in the test set at natural prevalence
+
+# Values of a mask's pixels, as in KiTS23; 0 is none of them. A cyst is no tumor: it never makes a slice positive.
+MASK_VALUES = {"kidney": 1, "tumor": 2, "cyst": 3}
+MASK_KIDNEY, MASK_TUMOR, MASK_CYST = MASK_VALUES.values()
+
+SPLITS = TRAIN, VALIDATION, TEST = ("train", "validation", "test")
+LABELLED = (TRAIN, VALIDATION)  # a label budget holds a share of their cases
+EVALUATED = (VALIDATION, TEST)  # a fine-tuned network predicts their slices
+
+REGIONS = ("left", "right")  # kidney rectangles, as seen in the image: left is the patient's right

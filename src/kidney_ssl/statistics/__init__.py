@@ -1,0 +1,1 @@
+"""Intervals and comparisons: bootstrap over cases, paired differences, learning curves, cross-validation."""

@@ -1,0 +1,1 @@
+"""The thesis: its claims, its figures, and where this project departs from it."""

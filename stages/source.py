@@ -1,0 +1,35 @@
+"""List names, sizes and times of the files of a directory source, so that `download` runs again when they change."""
+
+from pathlib import Path
+
+from kidney_ssl import config
+from kidney_ssl.config import Data
+from kidney_ssl.data.manifest import ENDINGS
+from kidney_ssl.files import write_text
+
+LISTING = Path("metrics/source.csv")
+
+
+def listing(data: Data) -> str:
+    """Names, sizes and times of the files of a directory source and of the table of patients; else only the header."""
+    files = [data.patients_given] if isinstance(data.patients_given, Path) else []
+    if data.source == "directory":
+        files += sorted(path for ending in ENDINGS for path in data.store.glob(f"case_*/*{ending}"))
+    # `download` reports missing files.
+    named = {path: path.relative_to(data.store) if path.is_relative_to(data.store) else path.name for path in files}
+    seen = [(name, path.stat()) for path, name in named.items() if path.is_file()]
+    rows = [f"{name},{one.st_size},{one.st_mtime_ns}\n" for name, one in seen]
+    return "".join(["file,bytes,mtime_ns\n", *rows])
+
+
+def main() -> None:
+    """Write metrics/source.csv."""
+    text = listing(config.load().data)
+    write_text(LISTING, text)
+    print(f"{text.count(chr(10)) - 1} files to watch")
+
+
+if __name__ == "__main__":
+    from stages.run import run
+
+    run(main)
