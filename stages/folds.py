@@ -46,7 +46,8 @@ def main(workers: str = "") -> None:
         raise InputError(f"{COPIES}: another process runs the folds of this project; wait for it") from None
     plan = settings.analysis
     found = over_folds(folds, baseline=plan.baseline, resamples=plan.resamples, seed=plan.seed)
-    text = folds_markdown(found, source=settings.data.source, primary=plan.primary)
+    classes = settings.data.classes.model_dump()
+    text = folds_markdown(found, source=settings.data.source, primary=plan.primary, classes=classes)
     write_json(Path("metrics/folds.json"), found)
     write_text(Path("report/folds.md"), text)
     print(text)

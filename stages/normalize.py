@@ -1,4 +1,4 @@
-"""Scale HU to [0, 1] and find the kidney regions."""
+"""Scale HU to [0, 1] and find the organ's regions."""
 
 from pathlib import Path
 
@@ -10,7 +10,8 @@ from kidney_ssl.jsonfile import write_json
 
 def main() -> None:
     """Write data/normalized and metrics/normalization.json."""
-    settings = config.load().normalize
+    whole = config.load()
+    settings = whole.normalize
     slices, normalized = Path("data/slices"), Path("data/normalized")
     figures = normalise_store(
         slices,
@@ -19,9 +20,12 @@ def main() -> None:
         fixed=settings.window,
         mode=settings.range,
     )
-    left, right = settings.regions.left, settings.regions.right
-    by_hand = {"left": left, "right": right} if left and right else None
-    regions, held = regions_of_store(slices, share=settings.regions.share, by_hand=by_hand)
+    regions, held = regions_of_store(
+        slices,
+        share=settings.regions.share,
+        by_hand=settings.regions.by_hand,
+        paired=whole.data.classes.paired,
+    )
     write_json(normalized / "regions.json", regions)
     write_json(Path("metrics/normalization.json"), figures | {"regions": held})
     low, high = figures["window"]

@@ -7,16 +7,19 @@ from typing import Any
 from kidney_ssl import config
 from kidney_ssl.errors import InputError, one_line
 from kidney_ssl.jsonfile import write_json
+from kidney_ssl.schema import SINGLE
 from kidney_ssl.statistics.analysis_plan import plan_history
 
-REGIONS = {"left": (0.0, 1.0, 0.0, 0.5), "right": (0.0, 1.0, 0.5, 1.0)}  # as good as any, to build a task with
+# As good as any, to build a task with.
+PAIR = {"left": (0.0, 1.0, 0.0, 0.5), "right": (0.0, 1.0, 0.5, 1.0)}
+ONE = {SINGLE: (0.0, 1.0, 0.0, 1.0)}
 HISTORY, RESULTS = Path("metrics/plan.json"), Path("metrics/comparisons.json")
 
 
 def main() -> None:
     """Refuse an unknown, missing or wrong key; write metrics/plan.json, what the plan is and what was added to it."""
     settings = config.load()
-    if not settings.network.startswith("resnet"):
+    if not (settings.network.startswith("resnet") and settings.data.classes.paired):
         _refuse_unfit(settings)
     history = plan_history(settings.model_dump(mode="json"), _read(HISTORY), _read(RESULTS).get("plan"))
     write_json(HISTORY, history)
@@ -32,7 +35,7 @@ def _read(path: Path) -> Any:
 
 
 def _refuse_unfit(settings: config.Params) -> None:
-    """Refuse a network that timm lacks, that takes no slices of this size, or that a pretext task cannot use."""
+    """Refuse a network that timm lacks, that takes no slices of this size, and a task that cannot be set up here."""
     import torch  # noqa: PLC0415 - seconds of imports, and only for networks of timm
 
     from kidney_ssl import methods  # noqa: PLC0415 - as above
@@ -47,11 +50,12 @@ def _refuse_unfit(settings: config.Params) -> None:
     except (RuntimeError, AssertionError, ValueError) as error:
         said = one_line(str(error))
         raise InputError(f"network: {settings.network} takes no slices of {size} x {size} ({said})") from error
+    regions = PAIR if settings.data.classes.paired else ONE
     for name, block in settings.pretrain.methods.items():
         kind = methods.load(block.method)
         options = read_options(kind, block.options, f"pretrain.methods.{name}.options")
         try:
-            kind(Setting(settings.network, size, REGIONS, 0), options)
+            kind(Setting(settings.network, size, regions, 0), options)
         except InputError as error:
             raise InputError(f"pretrain.methods.{name}: {error}") from error
 

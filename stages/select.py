@@ -26,7 +26,7 @@ def main() -> None:
     files = manifest.by_case(Path("data/manifest.csv"))
     whose = load_rows(Path("data/patients.csv"))
     patients = dict(zip(whose["case"], whose["patient"], strict=True))
-    reader = Reader(data.store, files, data.accept, patients)
+    reader = Reader(data.store, files, data.accept, patients, data.classes.labels)
     parts = Path("checkpoints/select")
     parts.mkdir(parents=True, exist_ok=True)
     areas = each_case(

@@ -21,8 +21,9 @@ def main() -> None:
     settings = config.load()
     cases = load_rows(Path("data/index/cases.csv"))
     patients = dict(zip(cases["case"], patient_column(cases), strict=True))
-    accept = settings.data.accept
-    reader = Reader(settings.data.store, manifest.by_case(Path("data/manifest.csv")), accept, patients)
+    data, accept = settings.data, settings.data.accept
+    files = manifest.by_case(Path("data/manifest.csv"))
+    reader = Reader(data.store, files, accept, patients, data.classes.labels)
     index = load_rows(Path("data/index/slices.csv"))
     rows = load_rows(Path("data/index/selection.csv")).merge(index, on=["case", "slice"], validate="one_to_one")
     by_split = cases.groupby("split")["case"]

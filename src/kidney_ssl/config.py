@@ -30,6 +30,7 @@ from kidney_ssl.data.case_names import CASE
 from kidney_ssl.data.checks import CHECKS
 from kidney_ssl.errors import InputError, one_line
 from kidney_ssl.methods import METHODS
+from kidney_ssl.schema import MEANINGS, REGIONS, SINGLE
 from kidney_ssl.yamlfile import read_yaml
 
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -42,6 +43,7 @@ Percent = Annotated[int, Field(ge=1, le=100)]
 # A path or an address: never empty, no control characters, no half of a character.
 Text = Annotated[str, Field(pattern=r"^[^\x00-\x1f]+$")]
 Case = Annotated[str, Field(pattern=f"^{CASE}$")]
+Word = Annotated[str, Field(pattern=r"^[a-z]+( [a-z]+)*$")]
 # Whether timm has a network is looked up by `stages.params`; here nothing imports it.
 Network = Annotated[str, Field(pattern=r"^(resnet18|resnet34|resnet50|efficientnet_lite0|timm:[a-z0-9_.]+)$")]
 MOST = 20  # complaints in the line of an error
@@ -108,6 +110,24 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
+class Classes(Section):
+    """What organ, tumor and cyst are called, how many organs there are, and what the values of the labels stand for."""
+
+    organ: Word
+    tumor: Word
+    cyst: Word
+    paired: bool
+    labels: dict[Annotated[int, Field(ge=1, le=255)], Annotated[str, _one_of(MEANINGS)]]
+
+    @model_validator(mode="after")
+    def _has_a_tumor(self) -> "Classes":
+        if "tumor" not in self.labels.values():
+            raise ValueError("labels must say which value is tumor")
+        if len({self.organ, self.tumor, self.cyst}) < len(("organ", "tumor", "cyst")):
+            raise ValueError("organ, tumor and cyst must have different names")
+        return self
+
+
 class Data(Section):
     """Where the volumes come from and which cases take part."""
 
@@ -118,6 +138,7 @@ class Data(Section):
     exclude: list[Case]
     accept: list[Annotated[str, _one_of(CHECKS)]]
     patients: Text | None
+    classes: Classes
     folds: Annotated[int, Field(ge=2)]
     fold: Annotated[int, Field(ge=0)]
     validation: Annotated[float, Field(gt=0, le=0.5)]
@@ -207,20 +228,27 @@ Rectangle = Annotated[tuple[Fraction, Fraction, Fraction, Fraction], Field(stric
 
 
 class Regions(Section):
-    """The two kidney rectangles, searched for or given."""
+    """The rectangles around the organ, searched for or given."""
 
     share: Annotated[float, Field(gt=0, le=1)]
     left: Rectangle | None
     right: Rectangle | None
+    organ: Rectangle | None
 
     @model_validator(mode="after")
     def _both_or_none(self) -> "Regions":
         if (self.left is None) != (self.right is None):
             raise ValueError("give both left and right, or neither")
-        for rectangle in (self.left, self.right):
+        for rectangle in (self.left, self.right, self.organ):
             if rectangle and not (rectangle[0] < rectangle[1] and rectangle[2] < rectangle[3]):
                 raise ValueError("a rectangle is [top, bottom, left, right] with top < bottom and left < right")
         return self
+
+    @property
+    def by_hand(self) -> dict[str, Rectangle] | None:
+        """The given rectangles by name; None: to be found."""
+        given = {name: getattr(self, name) for name in (*REGIONS, SINGLE) if getattr(self, name)}
+        return given or None
 
 
 class Normalize(Section):
@@ -588,13 +616,25 @@ class Params(Section):
         if 100 not in self.runs:
             raise ValueError("runs: 100 is missing, the runs with all the training cases: give their seeds")
         if min(self.runs) < 100:
-            fixed = {"window": self.normalize.window, "regions.left and .right": self.normalize.regions.left}
+            rectangles = "regions.left and .right" if self.data.classes.paired else "regions.organ"
+            fixed = {"window": self.normalize.window, rectangles: self.normalize.regions.by_hand}
             for key, value in fixed.items():
                 if value is None:
                     raise ValueError(
                         f"normalize.{key} must be given by hand with a label budget below 100 %: found from all the "
                         "training masks, it would tell a small budget what the other labels say"
                     )
+        return self
+
+    @model_validator(mode="after")
+    def _organ_fits(self) -> "Params":
+        classes, regions = self.data.classes, self.normalize.regions
+        if classes.paired and regions.organ:
+            raise ValueError("normalize.regions.organ is of a single organ: give left and right (data.classes.paired)")
+        if not classes.paired and regions.left:
+            raise ValueError("normalize.regions: left and right are of a pair: give organ (data.classes.paired)")
+        if "organ" not in classes.labels.values() and self.analysis.primary == "auroc_against_kidney":
+            raise ValueError("analysis.primary: data.classes.labels have no organ to compare with: take auroc")
         return self
 
     @model_validator(mode="after")

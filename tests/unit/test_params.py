@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[2]
 STUDIES = sorted((ROOT / "studies").glob("*.yaml"))
 FREE = {"arms", "initialize", "pretrain.methods", "runs"}  # a study names its own
 BLOCKS = {
+    "data.classes.labels",
     "pretrain.common.options",
 }  # values that are blocks, {} in some studies
 
@@ -166,6 +167,24 @@ def test_kits23_study_has_an_arm_of_each_inpainting_loss() -> None:
         ("arms.random.extra_updates", -1, "arms.random.extra_updates"),
         ("normalize.window", [250, -150], "normalize.window: window is [low, high] with low < high"),
         ("normalize.regions.left", [0.0, 0.5, 0.0, 0.5], "normalize.regions: give both left and right"),
+        ("normalize.regions.organ", [0.0, 0.5, 0.0, 0.5], "normalize.regions.organ is of a single organ"),
+        (
+            "normalize.regions.organ",
+            [0.5, 0.5, 0.0, 0.5],
+            "normalize.regions: a rectangle is [top",
+        ),
+        ("data.classes.organ", "Liver", "data.classes.organ: String should match pattern"),
+        ("data.classes.organ", "<b>", "data.classes.organ: String should match pattern"),
+        ("data.classes.cyst", "tumor", "data.classes: organ, tumor and cyst must have different names"),
+        (
+            "data.classes.labels",
+            {1: "liver"},
+            "data.classes.labels.1: unknown 'liver', known: organ",
+        ),
+        ("data.classes.labels", {1: "organ"}, "data.classes: labels must say which value is tumor"),
+        ("data.classes.labels", {0: "organ", 1: "tumor"}, "data.classes.labels"),
+        ("data.classes.labels", {256: "organ", 1: "tumor"}, "data.classes.labels"),
+        ("data.classes.labels", {1: "tumor"}, "analysis.primary: data.classes.labels have no organ to compare with"),
         ("recipes", {}, "recipes: Dictionary should have at least 1 item"),
         ("recipes.thesis.warmup", 1.0, "recipes.thesis.warmup: Input should be less than 1"),
         (
@@ -197,6 +216,25 @@ def test_a_small_budget_needs_regions_by_hand_too(tmp_path: Path) -> None:
     put(content, "runs", {10: [0], 100: [0]})
     put(content, "normalize.window", [-150, 250])
     assert "normalize.regions.left and .right must be given by hand" in refused(tmp_path, content)
+
+
+def test_a_single_organ_has_one_rectangle(tmp_path: Path) -> None:
+    content = default()
+    put(content, "data.classes.paired", False)
+    assert Params.model_validate(content).normalize.regions.by_hand is None
+    put(content, "normalize.regions.organ", [0.1, 0.6, 0.0, 0.7])
+    assert Params.model_validate(content).normalize.regions.by_hand == {"organ": (0.1, 0.6, 0.0, 0.7)}
+    for side in ("left", "right"):
+        put(content, f"normalize.regions.{side}", [0.0, 0.5, 0.0, 0.5])
+    assert "normalize.regions: left and right are of a pair: give organ" in refused(tmp_path, content)
+
+
+def test_a_small_budget_of_a_single_organ_needs_its_rectangle(tmp_path: Path) -> None:
+    content = default()
+    put(content, "runs", {10: [0], 100: [0]})
+    put(content, "normalize.window", [-150, 250])
+    put(content, "data.classes.paired", False)
+    assert "normalize.regions.organ must be given by hand" in refused(tmp_path, content)
 
 
 def test_budgets_are_every_seed_of_every_percent_sorted() -> None:

@@ -39,7 +39,7 @@ def augmenting(
         options: its own.
         slices: of the training part, those that take part.
         masks: rows (B,) int64 on the device -> (B, S, S) uint8 there; called only if the augmentation reads masks.
-        regions: the two kidney rectangles.
+        regions: the rectangles around the organ.
         key: where the options stand, for the message of an error.
 
     Raises:

@@ -27,7 +27,7 @@ class TrainingSet:
     tumor_px: np.ndarray  # (N,) tumor pixels on the native grid
     rows: np.ndarray  # which of 0 .. N - 1 take part. Donors and statistics come from these alone.
     image_size: int  # side S in pixels
-    # the two kidney rectangles, "left" and "right" in the image, in fractions of the side
+    # the rectangles around the organ, "left" and "right" in the image or one "organ", in fractions of the side
     regions: Mapping[str, Rectangle]
     device: torch.device  # where batches lie
 

@@ -3,7 +3,7 @@
 Everything is found once, from the masks of the rows that take part; other rows are never looked at.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ from skimage.measure import label
 from torch import Tensor
 
 from kidney_ssl.augmentations.base import TrainingSet
+from kidney_ssl.data.regions import sides
 from kidney_ssl.errors import InputError
 from kidney_ssl.methods.boxes import below
 from kidney_ssl.schema import MASK_KIDNEY, MASK_TUMOR
@@ -85,7 +86,8 @@ def find_donors(training: TrainingSet, *, side: int, small_px: float, room: Sequ
     A tumor is coverable if its native area is below `small_px` and each component, with its rim, fits into a square
     of `side`. The largest component of a positive slice may be pasted if it is no smaller than the smallest tumor of
     a positive slice, on the native grid, and if its box fits into a region. A kidney may give tissue if its half of the
-    slice holds at least as many kidney pixels as the smallest of the tumors to be pasted has.
+    slice (of a single organ: the slice) holds at least as many kidney pixels as the smallest of the tumors to be
+    pasted has.
 
     Args:
         training: see `TrainingSet`.
@@ -115,8 +117,9 @@ def find_donors(training: TrainingSet, *, side: int, small_px: float, room: Sequ
             alone = tumor_px[row] * areas[largest] / areas.sum() >= tumor_px[positives].min()
             if alone and (_sides(boxes[largest]) <= np.array(room)).all(1).any():
                 pasted[row] = int(areas[largest]), boxes[largest]
+    halves = sides(training.image_size, paired=len(training.regions) > 1)
     least = min((area for area, _ in pasted.values()), default=1)
-    kidneys = np.concatenate([_kidneys(block, masks, least) for block, masks in _masks(training, negatives)])
+    kidneys = np.concatenate([_kidneys(block, masks, least, halves) for block, masks in _masks(training, negatives)])
     number = max((len(boxes) for boxes in covered.values()), default=1)
     table = np.zeros((len(labels), number, 4), dtype=np.int64)
     for row, boxes in covered.items():
@@ -159,11 +162,11 @@ def _sides(boxes: np.ndarray) -> np.ndarray:
     return boxes[..., 1::2] - boxes[..., ::2]
 
 
-def _kidneys(rows: np.ndarray, masks: Tensor, least: int) -> np.ndarray:
+def _kidneys(rows: np.ndarray, masks: Tensor, least: int, halves: Iterable[tuple[int, int]]) -> np.ndarray:
     """Find kidneys of at least so many pixels in the halves of slices without tumor: (K, 3) row, middle of the box."""
-    size, found = masks.shape[-1], []
+    found = []
     whole = ~(masks == MASK_TUMOR).any(3).any(2)
-    for first, past in ((0, size // 2), (size // 2, size)):
+    for first, past in halves:
         kidney = (masks[:, 0, :, first:past] == MASK_KIDNEY) & whole[:, :, None]
         middles = [
             (lines.int().argmax(1) + lines.shape[1] - 1 - lines.flip(1).int().argmax(1)) // 2

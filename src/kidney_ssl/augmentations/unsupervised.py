@@ -1,4 +1,4 @@
-"""Unsupervised augmentation (thesis, 3.5 and Fig. 12): black rectangles that leave the kidney regions alone.
+"""Unsupervised augmentation (thesis, 3.5 and Fig. 12): black rectangles that leave the organ's regions alone.
 
 It reads no label of a slice; the regions were found with the masks of training cases.
 """
@@ -20,7 +20,7 @@ class UnsupervisedOptions(Options):
     Attributes:
         rectangles: drawn for each image (thesis: 3); they may overlap.
         side: longest side of a rectangle over the image's side (thesis: 0.5); each side is uniform from 0 to this.
-        protect: what is pasted back: the kidney regions (thesis); nothing; or boxes of the regions' sizes at places
+        protect: what is pasted back: the organ's regions (thesis); nothing; or boxes of the regions' sizes at places
             drawn for each image, which tells whether it matters what is protected (ours both).
     """
 
@@ -30,7 +30,7 @@ class UnsupervisedOptions(Options):
 
 
 class Method(Augmentation):
-    """Copies the two regions, blacks rectangles out, pastes the regions back."""
+    """Copies the regions, blacks rectangles out, pastes the regions back."""
 
     Parameters = UnsupervisedOptions
 

@@ -11,7 +11,8 @@ import numpy as np
 from kidney_ssl.data import manifest
 from kidney_ssl.data.checks import Findings, copy_findings, hu_findings, judge
 from kidney_ssl.data.parts import kept_part
-from kidney_ssl.data.volume import compare_grids, label_areas, read_volume
+from kidney_ssl.data.volume import compare_grids, label_areas, label_table, read_volume
+from kidney_ssl.schema import KITS_LABELS
 
 
 @dataclass(frozen=True)
@@ -23,12 +24,14 @@ class Reader:
         files: case -> kind ("imaging", "segmentation") -> row of the manifest.
         accept: checks that refuse nothing, see `checks.judge`.
         patients: case -> patient; the case itself where it is not in it.
+        labels: value in the label files -> organ, tumor, cyst or none.
     """
 
     store: Path
     files: dict[str, dict[str, manifest.Row]]
     accept: Collection[str] = ()
     patients: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[int, str] = field(default_factory=lambda: dict(KITS_LABELS))  # a plain one: it is pickled
 
     @cached_property
     def copies(self) -> dict[str, Findings]:
@@ -44,10 +47,11 @@ class Reader:
         volume = self._verified(case, "segmentation")
 
         def count() -> dict[str, Any]:
-            areas, grid = label_areas(volume)
+            areas, grid = label_areas(volume, label_table(self.labels))
             return {"areas": areas, "spacing_mm": grid.spacing_mm, "findings": np.array(grid.findings, np.str_)}
 
-        with np.load(kept_part(parts, case, self.files[case]["segmentation"].sha256, count)) as part:
+        identity = [self.files[case]["segmentation"].sha256, sorted(self.labels.items())]
+        with np.load(kept_part(parts, case, identity, count)) as part:
             judge([*self.copies.get(case, ()), *part["findings"].tolist()], self.accept, volume)
             slices_mm, row_mm, column_mm = part["spacing_mm"].tolist()
             return part["areas"], (slices_mm, row_mm, column_mm)
@@ -57,7 +61,7 @@ class Reader:
         imaging, segmentation = (self._verified(case, kind) for kind in manifest.KINDS)
         findings = (*self.copies.get(case, ()), *compare_grids(imaging, segmentation))
         judge(findings, self.accept, f"{imaging} and {segmentation.name}")
-        labels = read_volume(segmentation, np.uint8)
+        labels = read_volume(segmentation, np.uint8, label_table(self.labels))
         volume = read_volume(imaging)
         _, row_mm, column_mm = volume.grid.spacing_mm
         findings = (*findings, *volume.notes, *hu_findings(volume.array))
@@ -65,8 +69,9 @@ class Reader:
         return volume.array, labels.array, (row_mm, column_mm), findings
 
     def fingerprint(self, case: str) -> str:
-        """Identify the volumes of a case by their checksums."""
-        return " ".join(self.files[case][kind].sha256 for kind in sorted(self.files[case]))
+        """Identify the volumes of a case, and what its labels mean, by checksums and values."""
+        checksums = (self.files[case][kind].sha256 for kind in sorted(self.files[case]))
+        return " ".join([*checksums, str(sorted(self.labels.items()))])
 
     def without(self, kind: str, cases: list[str]) -> list[str]:
         """List the cases that the manifest has no such file for."""

@@ -1,4 +1,4 @@
-"""The two kidney rectangles of the standardised frame."""
+"""The rectangles around the organ in the standardised frame: two of a pair, one of a single organ."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from kidney_ssl.data.arrays import load_rows, read_pieces, read_shape
-from kidney_ssl.schema import LABELLED, MASK_KIDNEY, MASK_TUMOR, TRAIN
+from kidney_ssl.schema import LABELLED, MASK_KIDNEY, MASK_TUMOR, REGIONS, SINGLE, TRAIN
 
 # Fractions of the frame's side, half-open: [top, bottom, left, right]. "left" is image-left: the patient's right.
 Rectangle = tuple[float, float, float, float]
@@ -46,19 +46,25 @@ def smallest_rectangle(density: np.ndarray, share: float) -> tuple[int, int, int
     return best
 
 
-def find_regions(density: np.ndarray, share: float) -> dict[str, Rectangle]:
-    """Find one rectangle a side: the smallest that holds `share` of the side's kidney, tumor and cyst pixels.
+def sides(size: int, *, paired: bool) -> tuple[tuple[int, int], ...]:
+    """First and past column of each part of a slice that holds one organ: both halves, or the whole."""
+    return ((0, size // 2), (size // 2, size)) if paired else ((0, size),)
+
+
+def find_regions(density: np.ndarray, share: float, *, paired: bool = True) -> dict[str, Rectangle]:
+    """Find one rectangle an organ: the smallest that holds `share` of its side's organ, tumor and cyst pixels.
 
     Args:
-        density: (S, S) kidney, tumor and cyst pixels of the training masks at each place.
+        density: (S, S) organ, tumor and cyst pixels of the training masks at each place.
         share: in (0, 1].
+        paired: whether there is an organ in each half of the slice.
 
     Returns:
-        "left" and "right" as fractions of the side; the whole half where it holds no labelled pixel.
+        "left" and "right", or "organ", as fractions of the side; the whole half or slice where no pixel is labelled.
     """
     size = density.shape[1]
     regions: dict[str, Rectangle] = {}
-    for name, start, stop in (("left", 0, size // 2), ("right", size // 2, size)):
+    for name, (start, stop) in zip(REGIONS if paired else (SINGLE,), sides(size, paired=paired), strict=True):
         half = density[:, start:stop]
         top, bottom, left, right = smallest_rectangle(half, share) if half.any() else (0, size, 0, stop - start)
         regions[name] = (top / size, bottom / size, (start + left) / size, (start + right) / size)
@@ -66,7 +72,7 @@ def find_regions(density: np.ndarray, share: float) -> dict[str, Rectangle]:
 
 
 def inside(regions: dict[str, Rectangle], size: int) -> np.ndarray:
-    """Mark the pixels of both rectangles: (S, S) bool."""
+    """Mark the pixels of the rectangles: (S, S) bool."""
     marked = np.zeros((size, size), dtype=bool)
     for top, bottom, left, right in regions.values():
         marked[round(top * size) : round(bottom * size), round(left * size) : round(right * size)] = True
@@ -102,7 +108,7 @@ def coverage(masks: Iterable[np.ndarray], labels: np.ndarray, regions: dict[str,
 
 
 def regions_of_store(
-    slices: Path, *, share: float, by_hand: dict[str, Rectangle] | None
+    slices: Path, *, share: float, by_hand: dict[str, Rectangle] | None, paired: bool = True
 ) -> tuple[dict[str, Rectangle], dict[str, Any]]:
     """Find the regions on the training masks, and measure them in training and in validation.
 
@@ -110,6 +116,7 @@ def regions_of_store(
         slices: folder of the masks.
         share: see `find_regions`.
         by_hand: rectangles given by the study; then no mask is searched.
+        paired: see `find_regions`.
 
     Returns:
         The regions for regions.json, and `coverage` of each part with the source of the regions.
@@ -119,7 +126,7 @@ def regions_of_store(
     if regions is None:
         size = read_shape(masks[TRAIN])[1]
         counted = (np.count_nonzero(piece, axis=0) for piece in read_pieces(masks[TRAIN]))
-        regions = find_regions(sum(counted, start=np.zeros((size, size), np.int64)), share)
+        regions = find_regions(sum(counted, start=np.zeros((size, size), np.int64)), share, paired=paired)
     held: dict[str, Any] = {"source": "by hand" if by_hand else f"smallest that hold {share:g} of the training masks"}
     for split, path in masks.items():
         labels = load_rows(slices / f"{split}.csv")["label"].to_numpy()

@@ -7,7 +7,7 @@ stored type.
 """
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ from nibabel.wrapstruct import WrapStructError
 from kidney_ssl.data.checks import USUAL_HU, Findings, grid_findings, judge, pair_findings
 from kidney_ssl.errors import InputError, one_line
 from kidney_ssl.files import refuse_dangling
+from kidney_ssl.schema import KITS_LABELS, MEANINGS
 
 CHUNK_BYTES = 1 << 19  # of the file's own type: a chunk stays in the cache while it is worked on
 PLANES, ROWS = 64, 8  # of the file, that are turned into the result's order at a time
@@ -34,6 +35,7 @@ UNITS = {0: ("no unit", 1.0), 1: ("metres", 1000.0), 2: ("mm", 1.0), 3: ("micron
 SMALLEST_DETERMINANT = 1e-3
 LARGEST_INFLATION = 1032  # of deflate; a header that declares more than its file can hold is false
 LARGEST_LABEL = 3
+UNNAMED = 255  # in a table of labels: a value that the study does not name
 GZIP = b"\x1f\x8b"
 # What lies in the place of a volume, by its first bytes, and what to do.
 STAND_INS = {
@@ -78,6 +80,17 @@ class _Stored:
     grid: Grid
 
 
+def label_table(labels: Mapping[int, str]) -> np.ndarray | None:
+    """The mask value of each value of a label file, (256,) uint8, `UNNAMED` where none; None if they are KiTS's."""
+    if labels == KITS_LABELS:
+        return None
+    table = np.full(256, UNNAMED, np.uint8)
+    table[0] = 0
+    for value, meaning in labels.items():
+        table[value] = MEANINGS[meaning]
+    return table
+
+
 def read_grid(path: Path) -> Grid:
     """Read where a volume lies, from its header alone.
 
@@ -88,7 +101,9 @@ def read_grid(path: Path) -> Grid:
         return _read_header(path, stream).grid
 
 
-def read_volume(path: Path, dtype: type[np.int16] | type[np.uint8] = np.int16) -> Volume:
+def read_volume(
+    path: Path, dtype: type[np.int16] | type[np.uint8] = np.int16, table: np.ndarray | None = None
+) -> Volume:
     """Read a volume.
 
     Memory: the result, one chunk of the file and a few narrow planes.
@@ -96,6 +111,7 @@ def read_volume(path: Path, dtype: type[np.int16] | type[np.uint8] = np.int16) -
     Args:
         path: .nii or .nii.gz, NIfTI-1 or 2, either byte order.
         dtype: int16 for imaging in HU, rounded to the nearest; uint8 for labels, which must be 0, 1, 2 or 3.
+        table: of labels that mean other things than in KiTS, see `label_table`.
 
     Returns:
         The volume, with a note if it leaves the usual HU.
@@ -113,7 +129,7 @@ def read_volume(path: Path, dtype: type[np.int16] | type[np.uint8] = np.int16) -
         narrow = np.empty((min(PLANES, len(target)), *target.shape[1:]), dtype)
         for start, planes in _chunks(path, stream, stored):
             for number, raw in enumerate(planes, start):
-                least, most = _narrow(path, raw, narrow[number % PLANES], stored)
+                least, most = _narrow(path, raw, narrow[number % PLANES], stored, table)
                 low, high = min(low, least), max(high, most)
                 if number % PLANES == PLANES - 1 or number == len(target) - 1:
                     _turn(narrow[: number % PLANES + 1], target[number - number % PLANES : number + 1])
@@ -123,8 +139,8 @@ def read_volume(path: Path, dtype: type[np.int16] | type[np.uint8] = np.int16) -
     return Volume(array, stored.grid, notes)
 
 
-def label_areas(path: Path) -> tuple[np.ndarray, Grid]:
-    """Count the pixels of each label in each slice, without turning the volume.
+def label_areas(path: Path, table: np.ndarray | None = None) -> tuple[np.ndarray, Grid]:
+    """Count the pixels of each label in each slice, without turning the volume; `table` as of `read_volume`.
 
     Only the rows of the file that hold a label are looked at closer: some per cent of a volume.
 
@@ -140,10 +156,10 @@ def label_areas(path: Path) -> tuple[np.ndarray, Grid]:
         areas = np.zeros((stored.shape[axis], LARGEST_LABEL + 1), np.int64)
         for start, planes in _chunks(path, stream, stored):
             labels = planes
-            if stored.dtype != np.uint8 or (stored.slope, stored.intercept) != (1, 0):
+            if table is not None or stored.dtype != np.uint8 or (stored.slope, stored.intercept) != (1, 0):
                 labels = np.empty(planes.shape, np.uint8)
                 for raw, narrow in zip(planes, labels, strict=True):
-                    _narrow(path, raw, narrow, stored)
+                    _narrow(path, raw, narrow, stored, table)
             most = int(labels.max())
             if most > LARGEST_LABEL:
                 raise InputError(f"{path}: label {most} is none of 0 to 3; correct the labels")
@@ -311,7 +327,9 @@ def _chunks(path: Path, stream: BinaryIO, stored: _Stored) -> Iterator[tuple[int
 
 
 @QUIET
-def _narrow(path: Path, raw: np.ndarray, out: np.ndarray, stored: _Stored) -> tuple[float, float]:
+def _narrow(
+    path: Path, raw: np.ndarray, out: np.ndarray, stored: _Stored, table: np.ndarray | None
+) -> tuple[float, float]:
     """Scale, check and round one plane into `out`; its least and greatest value.
 
     A plane at a time, so that the passes over it stay in the processor's cache.
@@ -322,9 +340,10 @@ def _narrow(path: Path, raw: np.ndarray, out: np.ndarray, stored: _Stored) -> tu
     least, most = float(values.min()), float(values.max())
     if not (np.isfinite(least) and np.isfinite(most)):
         raise InputError(f"{path}: values that are not finite (NaN or infinite); correct the volume")
-    limits = (0, LARGEST_LABEL) if out.dtype == np.uint8 else (-32768, 32767)
+    largest = LARGEST_LABEL if table is None else UNNAMED
+    limits = (0, largest) if out.dtype == np.uint8 else (-32768, 32767)
     if least < limits[0] - 0.5 or most >= limits[1] + 0.5:
-        what = "labels 0 to 3" if out.dtype == np.uint8 else "HU of int16"
+        what = f"labels 0 to {largest}" if out.dtype == np.uint8 else "HU of int16"
         raise InputError(f"{path}: values from {least:g} to {most:g} are no {what}; correct the volume")
     if values.dtype.kind == "f":
         rounded = np.rint(values)
@@ -332,6 +351,11 @@ def _narrow(path: Path, raw: np.ndarray, out: np.ndarray, stored: _Stored) -> tu
             raise InputError(f"{path}: labels that are no whole numbers; correct the labels")
         values = rounded
     np.copyto(out, values, casting="unsafe")
+    if table is not None:
+        named = table[out]
+        if (unnamed := out[named == UNNAMED]).size:
+            raise InputError(f"{path}: label {unnamed.min()} is not in data.classes.labels; add it, as none if need be")
+        out[...] = named
     return least, most
 
 

@@ -28,8 +28,8 @@ class Setting:
 
     network: str  # see `kidney_ssl.models.resnet.classifier`
     image_size: int  # side S of the slices in pixels
-    # the two kidney rectangles, "left" and "right" in the image. They were found with labels: a method that reads them
-    # is unsupervised but for that.
+    # the rectangles around the organ: "left" and "right" in the image, or "organ" of a single one. They were found with
+    # labels: a method that reads them is unsupervised but for that.
     regions: Mapping[str, Rectangle]
     seed: int  # decides the weights that the method adds to the encoder (heads, decoder)
     batch_norm_momentum: float = 0.1  # weight of the newest batch in running statistics

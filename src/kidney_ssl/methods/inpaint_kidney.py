@@ -1,4 +1,4 @@
-"""Inpainting of a square inside a kidney region (thesis, 3.4.2): the regions were found with labels, all else not."""
+"""Inpainting of a square inside a region of the organ (thesis, 3.4.2). Only the regions were found with labels."""
 
 from collections.abc import Sequence
 
@@ -32,7 +32,7 @@ def draw_places(
 
 
 class Method(Inpainting):
-    """The square lies in one of the two regions."""
+    """The square lies in one of the regions, of which a single organ has one."""
 
     def __init__(self, setting: Setting, options: InpaintingOptions) -> None:
         """Build the network and place the regions."""

@@ -52,9 +52,14 @@ class Method(Restoration):
         """Build the network and place the regions.
 
         Raises:
-            InputError: the regions overlap.
+            InputError: there is one region alone, or the two overlap.
         """
         super().__init__(setting, options)
+        if set(setting.regions) != set(REGIONS):
+            raise InputError(
+                "inpaint_switch exchanges the regions of a pair of organs, and this study has one region "
+                "(data.classes.paired: false): leave it out"
+            )
         size = setting.image_size
         self.left, self.right = (pixels(setting.regions[name], size, name) for name in REGIONS)
         regions = pixels_of(torch.tensor([[self.left], [self.right]]), size)

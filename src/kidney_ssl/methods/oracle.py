@@ -88,7 +88,7 @@ class Method(Pretext):
     def validate(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """Loss, and Dice of each area beside that of two answers that look at no slice.
 
-        `none` marks nothing, which is right wherever there is nothing; `regions` marks both kidney regions.
+        `none` marks nothing, which is right wherever there is nothing; `regions` marks the regions of the organ.
         """
         logits, coarse, masks = self._segment(images)
         found = {"loss": segmentation_loss(logits, masks) + coarse_loss(coarse, masks)}

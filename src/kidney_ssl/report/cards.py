@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
-from kidney_ssl.report.names import WORDS, worded
+from kidney_ssl.report.names import WORDS, spoken, worded
 from kidney_ssl.report.rendering import render
 from kidney_ssl.report.study import Study
 from kidney_ssl.schema import CLASSES, SPLITS
@@ -102,4 +102,4 @@ def checklists() -> dict[str, list[Item]]:
 
 def cards_markdown(study: Study) -> str:
     """Write both cards and the checklist for people: report/cards.md."""
-    return render("cards.md", cards=cards(study), checklists=checklists())
+    return spoken(render("cards.md", cards=cards(study), checklists=checklists()), study.params["data"]["classes"])

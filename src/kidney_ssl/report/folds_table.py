@@ -5,13 +5,20 @@ from dataclasses import replace
 from typing import Any
 
 from kidney_ssl.report.metric_tables import table_of
-from kidney_ssl.report.names import WORDS
+from kidney_ssl.report.names import WORDS, spoken
 from kidney_ssl.report.rendering import markdown_table
 from kidney_ssl.statistics.analysis_plan import NAMES
 
 
-def folds_markdown(found: Mapping[str, Any], *, source: str, primary: str) -> str:
-    """Write the metrics over folds, as `statistics.cross_validation.over_folds` gives them, the primary one first."""
+def folds_markdown(found: Mapping[str, Any], *, source: str, primary: str, classes: Mapping[str, str]) -> str:
+    """Write the metrics over folds, as `statistics.cross_validation.over_folds` gives them, the primary one first.
+
+    Args:
+        found: metrics over folds.
+        source: of the volumes.
+        primary: metric of the analysis plan.
+        classes: see `names.spoken`.
+    """
     tested = [fold["test_cases"] for fold in found["folds"]]
     parts = [f"# Cross-validation on {source}: {len(tested)} folds, {sum(tested)} cases"]
     parts += ["The phantom says nothing about patients and ranks nothing about real CT."] * (source == "phantom")
@@ -23,4 +30,4 @@ def folds_markdown(found: Mapping[str, Any], *, source: str, primary: str) -> st
         if table:
             caption = f"{NAMES[name]}; differences from {found['baseline']}"
             parts.append(markdown_table(replace(table, caption=caption)))
-    return "\n\n".join(parts)
+    return spoken("\n\n".join(parts), classes)

@@ -1,6 +1,7 @@
-"""Names and numbers as people read them: arms, lists, rounded numbers."""
+"""Names and numbers as people read them: organs, arms, lists, rounded numbers."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from math import ceil, log10
 
@@ -9,7 +10,31 @@ from kidney_ssl.yamlfile import read_yaml
 
 WORDS: dict[str, dict[str, str]] = read_yaml((files("kidney_ssl.report") / "words.yaml").read_text(encoding="utf-8"))
 ARMS = WORDS["arms"]
+# A name of KiTS's classes in what people read, with its article; no part of a key such as auroc_against_kidney, and not
+# this project's name.
+CLASS = re.compile(
+    r"(?<![\w./-])(?:(?P<article>a) )?(?P<name>kidney|tumor|cyst)(?P<plural>s?)\b(?!-ssl)", re.IGNORECASE
+)
 PROPER = ("ImageNet", "Models", "SimCLR", "CPC")
+
+
+def spoken(text: str, classes: Mapping[str, str]) -> str:
+    """Say a study's own words in a text of this package, all of which are written for kidneys, tumors and cysts.
+
+    Args:
+        text: Markdown or HTML.
+        classes: names of organ, tumor and cyst, see `data.classes` in params.yaml.
+    """
+    names = {"kidney": classes["organ"], "tumor": classes["tumor"], "cyst": classes["cyst"]}
+
+    def own(found: re.Match[str]) -> str:
+        name = names[found["name"].lower()]
+        if name == found["name"].lower():
+            return found[0]
+        article = "" if found["article"] is None else found["article"] + ("n " if name[0] in "aeiou" else " ")
+        return article + (name.capitalize() if found["name"][0].isupper() else name) + found["plural"]
+
+    return CLASS.sub(own, text)
 
 
 def arm_name(arm: str) -> str:

@@ -11,7 +11,7 @@ from kidney_ssl.files import write_text
 from kidney_ssl.report import headline
 from kidney_ssl.report.cards import cards, checklists
 from kidney_ssl.report.charts import ForestRow, forest
-from kidney_ssl.report.names import WORDS, arm_name, in_sentence, plural, worded
+from kidney_ssl.report.names import WORDS, arm_name, in_sentence, plural, spoken, worded
 from kidney_ssl.report.rendering import render
 from kidney_ssl.report.sections.confounders import confounders_section
 from kidney_ssl.report.sections.curves import learning_section, natural_section, test_curves, training_curves
@@ -34,7 +34,8 @@ def write_page(study: Study, out: Path) -> None:
     """Write the page, one HTML file; the same study gives the same bytes."""
     folder = files("kidney_ssl.report") / "templates"
     style, script = (Markup((folder / name).read_text(encoding="utf-8")) for name in ("page.css", "page.js"))
-    write_text(out, render("page.html", style=style, script=script, **_content(study)))
+    text = render("page.html", style=style, script=script, **_content(study))
+    write_text(out, spoken(text, study.params["data"]["classes"]))
 
 
 def _content(study: Study) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The study as Markdown: report/summary.md."""
 
 from kidney_ssl.report.headline import findings, headline, verdicts
-from kidney_ssl.report.names import WORDS
+from kidney_ssl.report.names import WORDS, spoken
 from kidney_ssl.report.rendering import markdown_table
 from kidney_ssl.report.sections.curves import learning_tables
 from kidney_ssl.report.sections.data import notes_table
@@ -28,4 +28,5 @@ def summary_markdown(study: Study) -> str:
         f"{WORDS['notes']['summary']} Analysis plan {plan_hash(study.params)}.\n",
         f"Added to the plan after results existed: {'; '.join(study.added)}.\n" if study.added else "",
     ]
-    return "\n".join(parts) + (claims_markdown(study.claims, source=source) if study.claims else "")
+    parts.append(claims_markdown(study.claims, source=source) if study.claims else "")
+    return spoken("\n".join(parts), study.params["data"]["classes"])

@@ -5,18 +5,18 @@ import pytest
 import torch
 
 from kidney_ssl.augmentations.donors import ByCase, find_donors
-from tests.unit.augmentations.toy_training import KIDNEY, TUMOR, Toy, generator
+from tests.unit.augmentations.toy_training import KIDNEY, REGIONS, TUMOR, Toy, generator
 
 SIDE, ROOM = 13, [(20, 24), (30, 10)]
 CPU = torch.device("cpu")
 
 
-def find(masks, tumor_px, *, labels=None, cases=None, small_px=100, rows=None):
+def find(masks, tumor_px, *, labels=None, cases=None, small_px=100, rows=None, regions=REGIONS):
     source = Toy(cases=1, positives=1, negatives=1)
     source.masks, source.tumor_px = np.array(masks), np.array(tumor_px)
     source.labels = (source.tumor_px > 0).astype(np.int64) if labels is None else np.array(labels)
     source.cases = np.array([f"case_{number:05}" for number in (range(len(masks)) if cases is None else cases)])
-    return find_donors(source.training(rows), side=SIDE, small_px=small_px, room=ROOM)
+    return find_donors(source.training(rows, regions), side=SIDE, small_px=small_px, room=ROOM)
 
 
 def mask(*boxes, label=TUMOR):
@@ -109,3 +109,11 @@ def test_where_no_other_case_has_an_entry_none_is_found():
     )[1].tolist() == [False, True, False]
     entry, found = ByCase(np.zeros(0, np.int64), np.zeros((0, 4), np.int64), cases, CPU).draw(one, one, generator())
     assert (entry.tolist(), found.tolist()) == ([0, 0, 0], [False, False, False])
+
+
+def test_a_single_organ_gives_tissue_from_its_middle_and_not_from_halves():
+    organ = mask((20, 40, 20, 50), label=KIDNEY)
+    found = find([mask((10, 20, 10, 20)), organ], [100, 0], regions={"organ": (0.1, 0.9, 0.1, 0.9)})
+    assert found.kidneys.values.tolist() == [[29, 34]]
+    halves = find([mask((10, 20, 10, 20)), organ], [100, 0])
+    assert halves.kidneys.values.tolist() == [[29, 25], [29, 40]]

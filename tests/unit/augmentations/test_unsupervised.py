@@ -96,3 +96,13 @@ def test_random_boxes_of_the_regions_sizes_are_protected_at_places_of_each_image
 def test_a_region_without_pixels_is_refused(toy):
     with pytest.raises(InputError, match=r"region 'left' .* holds no pixel"):
         Method(toy.training(regions={**REGIONS, "left": (0.1, 0.1, 0.1, 0.2)}), Method.Parameters())
+
+
+def test_of_a_single_organ_the_one_region_is_protected(toy):
+    method = Method(toy.training(regions={"organ": (0.25, 0.75, 0.1, 0.7)}), Method.Parameters())
+    images, labels, rows = toy.batch([0] * 64)
+    black = method(images, labels, rows, generator()).images == 0
+    within = np.zeros((toy.size, toy.size), bool)
+    within[round(0.25 * toy.size) : round(0.75 * toy.size), round(0.1 * toy.size) : round(0.7 * toy.size)] = True
+    assert not black[:, 0].numpy()[:, within].any()
+    assert black.flatten(1).any(1).sum() > 50

@@ -30,6 +30,13 @@ def test_smallest_rectangle_is_the_smallest_of_all(density: np.ndarray, share: f
     assert (bottom - top) * (right - left) == min(areas)
 
 
+def test_a_single_organ_has_one_region_that_may_cross_the_middle() -> None:
+    density = np.zeros((20, 20), np.int64)
+    density[4:12, 1:14] = 5
+    assert find_regions(density, 1.0, paired=False) == {"organ": (0.2, 0.6, 0.05, 0.7)}
+    assert find_regions(np.zeros((20, 20), np.int64), 1.0, paired=False) == {"organ": (0.0, 1.0, 0.0, 1.0)}
+
+
 def test_regions_hold_the_share_on_each_side() -> None:
     masks = np.zeros((1, 20, 20), np.uint8)
     masks[0, 5:10, 2:6] = 1

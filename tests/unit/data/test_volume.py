@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kidney_ssl.data.checks import judge, pair_findings
-from kidney_ssl.data.volume import check_pair, label_areas, read_grid, read_volume
+from kidney_ssl.data.volume import check_pair, label_areas, label_table, read_grid, read_volume
 from kidney_ssl.errors import InputError
 
 SHARED = Path(__file__).parents[3].parent / "shared"
@@ -586,3 +586,32 @@ def test_a_real_ct_with_slices_last() -> None:
     bone = volume.array > 300
     half = bone.shape[1] // 2
     assert bone[:, half:].sum() > 2 * bone[:, :half].sum()  # the spine lies at the back: row 0 is anterior
+
+
+MEANT = {1: "tumor", 3: "none", 7: "organ", 255: "cyst"}
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "float64"])
+@pytest.mark.parametrize("codes", ORDERS)
+def test_labels_of_other_values_become_ours(dtype: str, codes: str, tmp_path: Path) -> None:
+    values = np.random.default_rng(0).choice([0, *MEANT], (6, 5, 4)).astype(dtype)
+    path = save(tmp_path / "segmentation.nii.gz", nifti(values, affine_of(codes)))
+    expected = np.zeros(values.shape, np.uint8)
+    for value, ours in {7: 1, 1: 2, 255: 3}.items():
+        expected[values == value] = ours
+    again = save(tmp_path / "kits.nii.gz", nifti(expected, affine_of(codes)))
+    table = label_table(MEANT)
+    assert np.array_equal(read_volume(path, np.uint8, table).array, read_volume(again, np.uint8).array)
+    assert np.array_equal(label_areas(path, table)[0], label_areas(again)[0])
+    assert sorted(label_areas(path, table)[0].sum(axis=0)) == sorted(np.bincount(expected.ravel().astype(int)))
+
+
+def test_labels_that_the_study_does_not_name_are_refused(tmp_path: Path) -> None:
+    path = save(tmp_path / "segmentation.nii.gz", nifti(ball("uint8")))
+    table = label_table({1: "organ", 2: "tumor"})
+    for read in (lambda one: read_volume(one, np.uint8, table), lambda one: label_areas(one, table)):
+        refused(path, r"label 3 is not in data\.classes\.labels; add it, as none if need be", read)
+
+
+def test_labels_of_kits_need_no_table() -> None:
+    assert label_table({1: "organ", 2: "tumor", 3: "cyst"}) is None

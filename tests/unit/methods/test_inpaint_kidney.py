@@ -88,3 +88,15 @@ def test_the_thesis_is_the_default_and_wrong_options_are_named():
     assert Method.Parameters().model_dump() == {"loss": "dice", "region": "image", "fill": "zero"}
     with pytest.raises(InputError, match=r"^params.yaml: options.region: .*; options.side: "):
         read_options(Method, {"region": "kidney", "side": 0.2}, "options")
+
+
+def test_of_a_single_organ_the_square_lies_in_its_one_region():
+    top, bottom, left, right = 0.25, 0.75, 0.125, 0.6875
+    method = Method(Setting("resnet18", 64, {"organ": (top, bottom, left, right)}, 0), Method.Parameters())
+    hole = method.perturb(torch.rand(256, 1, 64, 64, generator=generator()), generator(1)).changed[:, 0]
+    within = torch.zeros(64, 64, dtype=torch.bool)
+    within[round(top * 64) : round(bottom * 64), round(left * 64) : round(right * 64)] = True
+    assert not (hole & ~within).any()
+    assert hole[:, :, 32:].any()
+    assert hole[:, :, :32].any()
+    assert torch.equal(hole.any(0), within)  # and reaches all of it

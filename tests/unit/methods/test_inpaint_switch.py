@@ -121,3 +121,10 @@ def test_the_thesis_is_the_default_and_wrong_options_are_named():
     assert Method.Parameters().model_dump() == expected
     with pytest.raises(InputError, match=r"^params.yaml: options.probability: .*; options.fill: "):
         read_options(Method, {"probability": 1.5, "fill": "zero"}, "options")
+
+
+def test_a_single_organ_has_nothing_to_exchange():
+    with pytest.raises(
+        InputError, match=r"^inpaint_switch exchanges .*\(data\.classes\.paired: false\): leave it out$"
+    ):
+        method({"organ": (0.25, 0.75, 0.1, 0.7)})

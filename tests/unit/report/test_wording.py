@@ -1,6 +1,8 @@
 """The first lines on claims, shortcut and confounders: by rule, and never more than the figures say."""
 
+import copy
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,15 +11,18 @@ from markupsafe import Markup
 from test_page import Reader, page
 
 from kidney_ssl.jsonfile import write_json
+from kidney_ssl.report.cards import cards_markdown
 from kidney_ssl.report.headline import NOT_COMPARED, findings, headline, noise, verdicts
-from kidney_ssl.report.names import arm_name, in_sentence
+from kidney_ssl.report.names import arm_name, in_sentence, spoken
 from kidney_ssl.report.page import PAIR, read_study
+from kidney_ssl.report.summary import summary_markdown
 from kidney_ssl.thesis.claims import judge
 from kidney_ssl.thesis.evidence import Evidence
 from tests.unit.report.simulated_arms import METHODS, predictions, settings
 from tests.unit.report.study_files import write_study
 
 ROOT = Path(__file__).parents[3]
+CLASS_WORD = re.compile(r"(?<![\w./-])(?:kidney|tumor)s?\b", re.IGNORECASE)
 ARMS = ("random", "imagenet", *METHODS, "supervised", "unsupervised")
 ROW = {"point": 0.62, "low": 0.5, "high": 0.71, "strength": 0.1, "reason": None}
 NONE = {"point": None, "low": None, "high": None, "strength": None, "reason": "the same in every training slice"}
@@ -215,3 +220,44 @@ def test_every_rule_stands_in_the_documentation():
     for one in judged()["claims"]:
         assert one["sentence"] in text
         assert " ".join(one["rule"].split()) in text
+
+
+LIVER = {"organ": "liver", "tumor": "lesion", "cyst": "cyst"}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("AUROC against kidney", "AUROC against liver"),
+        ("Kidneys lie low; a kidney tumor.", "Livers lie low; a liver lesion."),
+        ("two tumors, a cyst", "two lesions, a cyst"),
+        ("kidney-bearing negatives of kidney-ssl", "liver-bearing negatives of kidney-ssl"),
+        ("auroc_against_kidney, inpaint_kidney, kidney_px, data.classes.tumor", None),
+        ("src/kidney_ssl/methods/inpaint_kidney.py", None),
+    ],
+)
+def test_a_study_says_its_own_organ_and_keys_stay(text, expected):
+    assert spoken(text, LIVER) == (expected or text)
+    assert spoken(text, {"organ": "kidney", "tumor": "tumor", "cyst": "cyst"}) == text
+
+
+def test_an_article_fits_the_organ():
+    assert spoken("A kidney, without a kidney", LIVER | {"organ": "adrenal gland"}) == (
+        "An adrenal gland, without an adrenal gland"
+    )
+
+
+def test_page_summary_and_cards_of_a_liver_study_say_liver(tmp_path):
+    paired = write_study(tmp_path, source="directory", test_cases=30)
+    liver = copy.deepcopy(paired)
+    liver["data"]["classes"] = LIVER | {"paired": False, "labels": {1: "organ", 2: "tumor"}}
+    liver["analysis"]["primary"] = "auroc_against_kidney"
+    study = read_study(tmp_path, liver)
+    seen = Reader(page(tmp_path, liver)).text + summary_markdown(study) + cards_markdown(study)
+    assert not CLASS_WORD.findall(re.sub(r"kidney[-_]ssl", "", seen))
+    assert "AUROC against liver" in seen
+    assert "Where the liver lies" in seen
+    assert "liver lesion" in seen
+    assert ">cyst</span>" not in page(tmp_path, liver)
+    assert ">cyst</span>" in page(tmp_path, paired)
+    assert "AUROC against kidney" in Reader(page(tmp_path, paired)).text

@@ -15,6 +15,7 @@ from kidney_ssl.statistics.cross_validation import Fold, assert_each_case_tested
 
 CASES = [f"case_{number:05d}" for number in range(18)]
 RESAMPLES = 40
+CLASSES = {"organ": "kidney", "tumor": "tumor", "cyst": "cyst"}
 
 
 def table(cases: list[str], seed: int, *, tumors: bool = True) -> pd.DataFrame:
@@ -168,7 +169,7 @@ def test_a_figure_that_a_fold_lacks_is_null_with_its_reason_and_the_rest_goes_on
     assert auroc["difference"]["mean"] is None
     assert found["figures"]["f1_optimism"]["cpc"]["mean"] == 0.25
     assert found["figures"]["accuracy"]["cpc"]["low"] is not None
-    assert "| cpc | - | - | - | - | " in folds_markdown(found, source="phantom", primary="auroc")
+    assert "| cpc | - | - | - | - | " in folds_markdown(found, source="phantom", primary="auroc", classes=CLASSES)
 
 
 def test_all_slices_right_in_every_fold_is_no_interval_of_no_width(folds: list[Fold]) -> None:
@@ -193,9 +194,8 @@ def test_folds_that_do_not_test_every_case_once_are_refused(folds: list[Fold]) -
 
 
 def test_the_table_says_what_folds_share(folds: list[Fold]) -> None:
-    text = folds_markdown(
-        over_folds(folds, baseline="random", resamples=RESAMPLES, seed=0), source="kits23", primary="auroc"
-    )
+    found = over_folds(folds, baseline="random", resamples=RESAMPLES, seed=0)
+    text = folds_markdown(found, source="kits23", primary="auroc", classes=CLASSES)
     assert "it is no standard error" in text
     assert "share most of their training cases" in text
     assert text.index("**AUROC;") < text.index("**accuracy;")

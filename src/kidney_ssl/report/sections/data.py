@@ -1,4 +1,4 @@
-"""Data of the study: example slices, the body frame, the HU window and the kidney regions."""
+"""Data of the study: example slices, the body frame, the HU window and the organ's regions."""
 
 from typing import Any
 
@@ -92,4 +92,4 @@ def _mean_slice(study: Study) -> Picture | None:
         return None
     rows = np.unique(np.linspace(0, len(images) - 1, AVERAGED).round().astype(int))
     mean = sum(np.asarray(images[row], float) for row in rows) / len(rows)
-    return embed(grey(np.asarray(mean)), f"Mean of {len(rows)} training slices with the two kidney regions", LIMIT)
+    return embed(grey(np.asarray(mean)), f"Mean of {len(rows)} training slices with the kidney regions", LIMIT)
