@@ -1,5 +1,6 @@
 """Bring the volumes into the store; list them in data/manifest.csv and their patients in data/patients.csv."""
 
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -7,6 +8,7 @@ import pandas as pd
 from kidney_ssl import config
 from kidney_ssl.data import kits23, manifest
 from kidney_ssl.data.case_names import numbered_case
+from kidney_ssl.data.msd import find_msd_cases
 from kidney_ssl.data.patients import COLUMNS, patients_of
 from kidney_ssl.data.phantom_store import fill_phantom_store
 from kidney_ssl.files import write_csv, write_text
@@ -15,6 +17,8 @@ LICENCES = {
     "kits23": kits23.LICENCE,
     "phantom": "Volumes that this project drew: no patient, no rights of others.\n",
     "directory": "Volumes of data.root, read in place: their owner's terms hold.\n",
+    "msd": "Volumes of data.root, read in place: those of the Medical Segmentation Decathlon are CC BY-SA 4.0 "
+    "(arXiv:2106.05735), those of another maker as its dataset.json says.\n",
 }
 
 
@@ -31,7 +35,9 @@ def main() -> None:
         fill_phantom_store(store, names, workers=workers, **settings.phantom.model_dump(exclude={"cases"}))
         rows = manifest.scan(store, names, [], workers=workers)
     else:
-        rows = manifest.scan(store, data.cases, data.exclude, workers=workers)
+        msd = partial(find_msd_cases, labels=data.classes.labels)
+        find = msd if data.source == "msd" else manifest.find_cases
+        rows = manifest.scan(store, data.cases, data.exclude, workers=workers, find=find)
     patients = patients_of(sorted({row.case for row in rows}), data.patients_given)
     manifest.write_manifest(Path("data/manifest.csv"), rows)
     write_csv(Path("data/patients.csv"), pd.DataFrame(patients.items(), columns=COLUMNS))

@@ -94,7 +94,7 @@ def _share(copy: Path, settings: Params) -> None:
         shutil.copyfile(own, copy / own)
     cache = _output("dvc", "cache", "dir").strip()
     _output("dvc", "cache", "dir", "--quiet", "--local", cache, cwd=copy)
-    if settings.data.source == "directory":
+    if settings.data.in_place:
         _share_folder(copy, "data.root", settings.data.root, settings.data.store)
     else:
         settings.data.store.mkdir(parents=True, exist_ok=True)

@@ -1,20 +1,23 @@
-"""List names, sizes and times of the files of a directory source, so that `download` runs again when they change."""
+"""List names, sizes and times of files that are read in place, so that `download` runs again when they change."""
 
 from pathlib import Path
 
 from kidney_ssl import config
 from kidney_ssl.config import Data
 from kidney_ssl.data.manifest import ENDINGS
+from kidney_ssl.data.msd import FOLDERS, LIST
 from kidney_ssl.files import write_text
 
 LISTING = Path("metrics/source.csv")
 
 
 def listing(data: Data) -> str:
-    """Names, sizes and times of the files of a directory source and of the table of patients; else only the header."""
+    """Names, sizes and times of the files that are read in place and of the table of patients; else only the header."""
     files = [data.patients_given] if isinstance(data.patients_given, Path) else []
-    if data.source == "directory":
-        files += sorted(path for ending in ENDINGS for path in data.store.glob(f"case_*/*{ending}"))
+    patterns = {"directory": ["case_*/*"], "msd": [f"{folder}/*" for folder in FOLDERS.values()]}.get(data.source, [])
+    files += sorted(path for one in patterns for ending in ENDINGS for path in data.store.glob(one + ending))
+    if data.source == "msd":
+        files.append(data.store / LIST)
     # `download` reports missing files.
     named = {path: path.relative_to(data.store) if path.is_relative_to(data.store) else path.name for path in files}
     seen = [(name, path.stat()) for path, name in named.items() if path.is_file()]

@@ -131,7 +131,7 @@ class Classes(Section):
 class Data(Section):
     """Where the volumes come from and which cases take part."""
 
-    source: Literal["phantom", "kits23", "directory"]
+    source: Literal["phantom", "kits23", "directory", "msd"]
     root: Text | None
     raw_dir: Text
     cases: list[Case | int] | Annotated[str, Field(pattern=r"^\d+-\d+$")] | None
@@ -160,18 +160,23 @@ class Data(Section):
     def _consistent(self) -> "Data":
         if self.fold >= self.folds:
             raise ValueError(f"fold must be below folds ({self.folds}), got {self.fold}")
-        if self.source == "directory" and self.root is None:
-            raise ValueError("root must name a folder when source is 'directory'")
+        if self.in_place and self.root is None:
+            raise ValueError(f"root must name a folder when source is '{self.source}'")
         return self
 
     @property
+    def in_place(self) -> bool:
+        """Whether the volumes are the user's own, read where they lie."""
+        return self.source in ("directory", "msd")
+
+    @property
     def store(self) -> Path:
-        """The folder that holds case_XXXXX/: `root` of a directory source, else `raw_dir` with its variables filled in.
+        """The folder of the volumes: `root` where they are read in place, else `raw_dir`; variables filled in.
 
         Raises:
             InputError: `raw_dir` or `root` names an environment variable that is not set, or an unknown `~person`.
         """
-        key = "root" if self.source == "directory" else "raw_dir"
+        key = "root" if self.in_place else "raw_dir"
         return _path(f"data.{key}", str(getattr(self, key)))
 
     @property

@@ -3,13 +3,14 @@
 import csv
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from kidney_ssl.data.case_names import is_case, numbered_case
+from kidney_ssl.data.case_names import is_case, is_case_folder, numbered_case
 from kidney_ssl.data.cases import each_case
+from kidney_ssl.data.msd import FOLDERS
 from kidney_ssl.errors import InputError
 from kidney_ssl.files import refuse_dangling, replacing, sha256
 
@@ -36,7 +37,7 @@ def choose_cases(
 
     Args:
         available: names of all cases.
-        wanted: None for all; "0-99", both ends included; or names and numbers (7 is case_00007).
+        wanted: None for all; "0-99", both ends included; or names and numbers (7 is case_00007, or liver_7).
         exclude: names to leave out.
 
     Returns:
@@ -46,14 +47,14 @@ def choose_cases(
         InputError: a case that is named one by one does not exist, or none is left.
     """
     known = set(available)
+    numbers = {case: int(digits[1]) for case in known if (digits := re.fullmatch(r"[a-z]+_(\d+)", case))}
     if isinstance(wanted, str):
         first, last = map(int, wanted.split("-"))
-        numbers = {case: digits[1] for case in known if (digits := re.fullmatch(r"case_(\d+)", case))}
-        chosen = {case for case, number in numbers.items() if first <= int(number) <= last}
+        chosen = {case for case, number in numbers.items() if first <= number <= last}
     elif wanted is None:
         chosen = known
     else:
-        chosen = {numbered_case(case) if isinstance(case, int) else case for case in wanted}
+        chosen = {_named(case, numbers) if isinstance(case, int) else case for case in wanted}
     for key, names in (("cases", chosen), ("exclude", set(exclude))):
         if unknown := sorted(names - known):
             raise InputError(f"data.{key}: no such case: {', '.join(unknown)}; correct the list")
@@ -61,6 +62,13 @@ def choose_cases(
     if not left:
         raise InputError("no case is left: widen data.cases or shorten data.exclude")
     return left
+
+
+def _named(number: int, numbers: Mapping[str, int]) -> str:
+    """The case of a number: as KiTS writes it, or else the only one that has it."""
+    usual = numbered_case(number)
+    having = [case for case, one in numbers.items() if one == number]
+    return having[0] if usual not in numbers and len(having) == 1 else usual
 
 
 def find_cases(root: Path) -> dict[str, dict[str, Path]]:
@@ -83,9 +91,9 @@ def find_cases(root: Path) -> dict[str, dict[str, Path]]:
             there, readable = _volumes(folder), True
         except OSError:
             there, readable = {}, False
-        if is_case(name) and (there or not readable):
+        if is_case_folder(name) and (there or not readable):
             found[name] = there  # of a folder that cannot be read `_scan_case` says why
-        elif is_case(name):
+        elif is_case_folder(name):
             left_out[name] = "no imaging.nii.gz or segmentation.nii.gz in it"
         elif name.lower().startswith("case") or len(there) == len(KINDS):
             left_out[name] = "no name of a case, which is case_ and letters or digits"
@@ -114,21 +122,29 @@ def _volumes(folder: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for kind in KINDS:
         there = [kind + ending for ending in ENDINGS if kind + ending in names]
-        if len(there) > 1 and is_case(folder.name):
+        if len(there) > 1 and is_case_folder(folder.name):
             raise InputError(f"{folder.name}: both {there[0]} and {there[1]}: keep one of them")
         if there:
             found[kind] = folder / there[0]
     return found
 
 
-def scan(root: Path, wanted: Sequence[str | int] | str | None, exclude: Sequence[str], *, workers: int) -> list[Row]:
-    """Hash the volumes of a folder in KiTS layout.
+def scan(
+    root: Path,
+    wanted: Sequence[str | int] | str | None,
+    exclude: Sequence[str],
+    *,
+    workers: int,
+    find: Callable[[Path], dict[str, dict[str, Path]]] = find_cases,
+) -> list[Row]:
+    """Hash the volumes of a folder.
 
     Args:
         root: the folder.
         wanted: see `choose_cases`.
         exclude: see `choose_cases`.
         workers: cases hashed at a time.
+        find: finds case -> kind -> path in the folder; of KiTS layout by default.
 
     Returns:
         One row a volume, sorted by case and file.
@@ -136,7 +152,7 @@ def scan(root: Path, wanted: Sequence[str | int] | str | None, exclude: Sequence
     Raises:
         InputError: no case, or cases without labels; all of them in one line.
     """
-    found = find_cases(root)
+    found = find(root)
     names = choose_cases(list(found), wanted, exclude)
     rows = each_case(partial(_scan_case, found=found, root=root), names, workers=workers, description="checksums")
     return [row for of_case in rows.values() for row in of_case]
@@ -176,15 +192,21 @@ def by_case(path: Path) -> dict[str, dict[str, Row]]:
     cases: dict[str, dict[str, Row]] = {}
     for row in rows:
         file = PurePosixPath(row.file)
-        kind = file.name.partition(".")[0]
+        kind = _kind(file)
         if not is_case(row.case):
-            raise InputError(f"{path}: {row.case!r} is no name of a case (`case_` and letters or digits); {REPAIR}")
+            raise InputError(f"{path}: {row.case!r} is no name of a case (case_00007, liver_12); {REPAIR}")
         if file.is_absolute() or ".." in file.parts or "\\" in row.file or kind not in KINDS:
             raise InputError(f"{path}: {row.file!r} of {row.case} is no path of a volume inside the store; {REPAIR}")
         if kind in cases.setdefault(row.case, {}):
             raise InputError(f"{path}: {row.case} has more than one {kind}; {REPAIR}")
         cases[row.case][kind] = row
     return cases
+
+
+def _kind(file: PurePosixPath) -> str:
+    """Imaging or segmentation: by the name of the file, or by its folder in a task of the Decathlon."""
+    of_folder = {folder: kind for kind, folder in FOLDERS.items()}
+    return of_folder.get(file.parent.as_posix(), file.name.partition(".")[0])
 
 
 def verified(store: Path, row: Row) -> Path:
@@ -208,6 +230,6 @@ def verified(store: Path, row: Row) -> Path:
 def describe(rows: Sequence[Row]) -> str:
     """Say what a manifest holds, and for how many cases the imaging is missing."""
     cases = {row.case for row in rows}
-    missing = len(cases - {row.case for row in rows if "imaging" in row.file})
+    missing = len(cases - {row.case for row in rows if _kind(PurePosixPath(row.file)) == "imaging"})
     text = f"{len(cases)} cases, {len(rows)} volumes, {sum(row.bytes for row in rows) / 1e6:.1f} MB"
     return text + (f"; imaging is missing for {missing} of them: the slice stage will stop" if missing else "")

@@ -310,7 +310,7 @@ def test_under_30_test_cases_the_page_says_that_they_are_too_few(tmp_path, cases
     assert ("too few to say which arm is better" in text) == few
 
 
-@pytest.mark.parametrize("source", ["phantom", "kits23", "directory"])
+@pytest.mark.parametrize("source", ["phantom", "kits23", "directory", "msd"])
 def test_the_page_is_no_medical_device_and_only_a_phantom_ranks_nothing(tmp_path, source):
     text = Reader(page(tmp_path, write_study(tmp_path, source=source, extras=False))).text
     assert "Not a medical device." in text
