@@ -1,6 +1,6 @@
 # Everything people and CI call. Each target sets up .venv by itself.
 .DELETE_ON_ERROR:
-.PHONY: help repro sweep plan folds setup test test-all check docs bench clean
+.PHONY: help repro sweep plan folds lits setup test test-all check docs bench clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -20,8 +20,11 @@ sweep: .venv/complete          ## make the share SHARE=I/N of the trainings that
 plan: .venv/complete           ## what repro would take: updates, hours, disk; RATES=, DEVICE_RATES=
 	python -m stages.plan $(WORKERS)
 
-folds: .venv/complete          ## the study once for each fold of data.folds, and figures over them
-	python -m stages.folds $(WORKERS)
+folds: .venv/complete          ## the study once for each fold of data.folds, and figures over them; STUDY=
+	python -m stages.folds "$(WORKERS)" $(STUDY)
+
+lits: .venv/complete           ## real CT: studies/lits.yaml over all folds, into results/lits; params.yaml stays as it is
+	python -m stages.folds "$(WORKERS)" lits
 
 setup: .venv/complete          ## make .venv, nothing else
 

@@ -1,9 +1,12 @@
-"""Cross-validation: the study of params.yaml once for each fold, `python -m stages.folds [workers]`.
+"""Cross-validation: a study once for each fold, `python -m stages.folds [workers [study]]`.
 
-Each fold runs in its own copy of the project, checkpoints/folds/fold-<k>: HEAD plus the changes of the working tree,
-with `data.fold` set. Nothing in the project itself changes. The copy shares DVC's cache, the store of volumes and the
-run store. It is deleted once its fold is saved as the DVC experiment fold-<k>. After an interruption the same command
-continues the unfinished fold from its checkpoints and takes finished folds from the run cache.
+The study is that of params.yaml, or studies/<study>.yaml, which leaves params.yaml and its results alone.
+
+Each fold runs in its own copy of the project, checkpoints/folds/[<study>-]fold-<k>: HEAD plus the changes of the
+working tree, with the study's parameters and `data.fold` set. Nothing in the project itself changes. The copy shares
+DVC's cache, the store of volumes and the run store. It is deleted once its fold is saved as the DVC experiment of its
+name. After an interruption the same command continues the unfinished fold from its checkpoints and takes finished folds
+from the run cache.
 """
 
 import json
@@ -30,34 +33,46 @@ from kidney_ssl.statistics.cross_validation import Fold, over_folds
 from stages.__main__ import workers_of
 
 COPIES = Path("checkpoints/folds")
+# Of each fold of a study of studies/, kept in results/<study>/fold-<k>/; the page is in no git.
+KEPT = ("metrics/*.json", "report/summary.md", "report/cards.md", "report/index.html")
 
 
-def main(workers: str = "") -> None:
-    """Write metrics/folds.json and report/folds.md; `workers` as in `python -m stages`."""
-    settings = config.load()
+def main(workers: str = "", study: str = "") -> None:
+    """Write metrics/folds.json and report/folds.md, of a study of studies/ results/<study>/folds.{json,md}.
+
+    Args:
+        workers: as in `python -m stages`.
+        study: name of a file in studies/, without .yaml; that of params.yaml if empty.
+    """
+    params = Path(f"studies/{study}.yaml" if study else "params.yaml")
+    results = Path("results", study)
+    settings = config.load(params)
     workers_of(settings, workers)  # refuses a wrong number before anything is copied
     if subprocess.run(["git", "rev-parse", "--quiet", "--verify", "HEAD"], capture_output=True, check=False).returncode:
         raise InputError("folds are saved as DVC experiments of a commit, and there is none here: `git commit` first")
     COPIES.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(COPIES / "running.lock", timeout=0):
-            folds = [_run(fold, settings, workers) for fold in range(settings.data.folds)]
+            folds = [_run(fold, settings, workers, params, results) for fold in range(settings.data.folds)]
     except Timeout:
         raise InputError(f"{COPIES}: another process runs the folds of this project; wait for it") from None
     plan = settings.analysis
     found = over_folds(folds, baseline=plan.baseline, resamples=plan.resamples, seed=plan.seed)
     classes = settings.data.classes.model_dump()
     text = folds_markdown(found, source=settings.data.source, primary=plan.primary, classes=classes)
-    write_json(Path("metrics/folds.json"), found)
-    write_text(Path("report/folds.md"), text)
+    write_json(results / "folds.json" if study else Path("metrics/folds.json"), found)
+    write_text(results / "folds.md" if study else Path("report/folds.md"), text)
     print(text)
 
 
-def _run(fold: int, settings: Params, workers: str) -> Fold:
+def _run(fold: int, settings: Params, workers: str, params: Path, results: Path) -> Fold:
     """Run one fold in its copy, save it as an experiment and read its results."""
     print(f"fold {fold} of {settings.data.folds}", flush=True)
-    copy = COPIES / f"fold-{fold}"
+    of_study = params.parent.name == "studies"
+    name = f"{params.stem}-fold-{fold}" if of_study else f"fold-{fold}"
+    copy = COPIES / name
     _make_copy(copy)
+    shutil.copyfile(params, copy / "params.yaml")
     with modify_yaml(str(copy / "params.yaml")) as content:
         content["data"]["fold"] = fold
     _share(copy, settings)
@@ -65,9 +80,13 @@ def _run(fold: int, settings: Params, workers: str) -> Fold:
     with ended_together() as start:
         failed = start(command, {}, cwd=copy).wait()
     if failed:
-        raise InputError(f"fold {fold} failed, see above; `make folds` goes on from there")
+        raise InputError(f"fold {fold} failed, see above; the same command goes on from there")
     found = _read(copy, settings)
-    _save(copy, f"fold-{fold}")
+    if of_study:
+        for path in (path for pattern in KEPT for path in copy.glob(pattern)):
+            (results / f"fold-{fold}").mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, results / f"fold-{fold}" / path.name)
+    _save(copy, name)
     shutil.rmtree(copy)
     return found
 

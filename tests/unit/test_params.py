@@ -13,6 +13,7 @@ from kidney_ssl.errors import InputError
 from kidney_ssl.yamlfile import dump_yaml, read_yaml
 
 ROOT = Path(__file__).parents[2]
+REAL = ROOT.parent / "shared/real_ct"
 STUDIES = sorted((ROOT / "studies").glob("*.yaml"))
 FREE = {"arms", "initialize", "pretrain.methods", "runs"}  # a study names its own
 BLOCKS = {
@@ -99,6 +100,18 @@ def test_kits23_study_has_the_scale_of_the_thesis() -> None:
     assert (study.finetune.batch_size, study.finetune.epochs) == (64, 30)
     assert set(study.arms) >= {"random", "imagenet"}
     assert study.pretrain.pool == "all"
+
+
+def test_the_lits_study_knows_its_patients_and_starts_from_random_and_imagenet_weights() -> None:
+    study = load(ROOT / "studies/lits.yaml")
+    rows = [line.split(",") for line in (ROOT / str(study.data.patients)).read_text().splitlines()[1:]]
+    of_one = [case for case, patient in rows if patient == dict(rows)["case_90007"]]
+    assert of_one == ["case_90007", "case_90008", "case_90009", "case_90010"]
+    assert (len(rows), len(dict(rows)), len({patient for _, patient in rows})) == (27, 27, 24)
+    if REAL.exists():
+        assert sorted(dict(rows)) == sorted(path.name for path in REAL.glob("case_*"))
+    assert {arm.weights for arm in study.arms.values()} >= {"initial/random", "initial/imagenet"}
+    assert "inpaint_switch" not in {block.method for block in study.pretrain.methods.values()}
 
 
 def test_kits23_study_has_an_arm_of_each_inpainting_loss() -> None:

@@ -1,0 +1,82 @@
+"""`make folds STUDY=`: a study of studies/ runs in copies and leaves params.yaml and its results alone."""
+
+import json
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from kidney_ssl.errors import InputError
+from kidney_ssl.yamlfile import read_yaml
+from stages import folds
+
+ROOT = Path(__file__).parents[3]
+OWN = "# mine\n"
+KEPT = ("summary.json", "summary.md", "index.html")  # of what a fold writes
+
+
+class Ended:
+    """A process that ran a study in its copy."""
+
+    def __init__(self, copy: Path, code: int) -> None:
+        for name in ("metrics/summary.json", "report/summary.md", "report/index.html", "models/large.bin"):
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            (copy / name).write_text(f'"{read_yaml((copy / "params.yaml").read_text())["data"]["fold"]}"')
+        self.code = code
+
+    def wait(self) -> int:
+        return self.code
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A project's folder with everything that trains left out; what was saved."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "studies").mkdir()
+    (tmp_path / "studies/small.yaml").write_text((ROOT / "studies/smoke.yaml").read_text())
+    (tmp_path / "params.yaml").write_text(OWN + (ROOT / "params.yaml").read_text())
+    saved: list[str] = []
+
+    @contextmanager
+    def started():
+        yield lambda _command, _environment, cwd: Ended(cwd, 0)
+
+    monkeypatch.setattr(folds, "ended_together", started)
+    monkeypatch.setattr(folds, "_make_copy", lambda copy: copy.mkdir(parents=True))
+    monkeypatch.setattr(folds, "_share", lambda _copy, _settings: None)
+    monkeypatch.setattr(folds, "_read", lambda _copy, _settings: None)
+    monkeypatch.setattr(folds, "_save", lambda _copy, name: saved.append(name))
+    monkeypatch.setattr(folds, "over_folds", lambda _folds, **_: {"figures": {}})
+    monkeypatch.setattr(folds, "folds_markdown", lambda _found, **_: "table")
+    monkeypatch.setattr(folds.subprocess, "run", lambda *_, **__: type("Done", (), {"returncode": 0, "stdout": ""}))
+    return tmp_path, saved
+
+
+def test_a_study_is_run_by_its_own_parameters_and_kept_beside_the_users(project):
+    folder, saved = project
+    before = (folder / "params.yaml").read_text()
+    folds.main("", "small")
+    assert (folder / "params.yaml").read_text() == before
+    assert saved == [f"small-fold-{fold}" for fold in range(5)]
+    kept = {path.relative_to(folder).as_posix() for path in (folder / "results").rglob("*") if path.is_file()}
+    of_folds = {f"results/small/fold-{fold}/{one}" for fold in range(5) for one in KEPT}
+    assert kept == {"results/small/folds.json", "results/small/folds.md"} | of_folds
+    shown = [json.loads((folder / f"results/small/fold-{fold}/summary.json").read_text()) for fold in range(5)]
+    assert shown == list("01234")
+    assert not (folder / "metrics").exists()
+    assert not (folder / "report").exists()
+    assert not list((folder / folds.COPIES).glob("*fold*"))
+
+
+def test_the_study_of_params_yaml_has_its_results_where_they_were(project):
+    folder, saved = project
+    folds.main()
+    assert saved == [f"fold-{fold}" for fold in range(5)]
+    assert (folder / "metrics/folds.json").exists()
+    assert (folder / "report/folds.md").read_text() == "table"
+    assert not (folder / "results").exists()
+
+
+def test_a_study_that_is_not_there_is_one_line(project):
+    with pytest.raises(InputError, match=r"^studies/none\.yaml: cannot be read"):
+        folds.main("", "none")
