@@ -19,9 +19,10 @@ class Ended:
     """A process that ran a study in its copy."""
 
     def __init__(self, copy: Path, code: int) -> None:
+        study = read_yaml((copy / "params.yaml").read_text())
         for name in ("metrics/summary.json", "report/summary.md", "report/index.html", "models/large.bin"):
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
-            (copy / name).write_text(f'"{read_yaml((copy / "params.yaml").read_text())["data"]["fold"]}"')
+            (copy / name).write_text(json.dumps([study["phantom"]["cases"], study["data"]["fold"]]))
         self.code = code
 
     def wait(self) -> int:
@@ -62,7 +63,8 @@ def test_a_study_is_run_by_its_own_parameters_and_kept_beside_the_users(project)
     of_folds = {f"results/small/fold-{fold}/{one}" for fold in range(5) for one in KEPT}
     assert kept == {"results/small/folds.json", "results/small/folds.md"} | of_folds
     shown = [json.loads((folder / f"results/small/fold-{fold}/summary.json").read_text()) for fold in range(5)]
-    assert shown == list("01234")
+    cases = read_yaml((folder / "studies/small.yaml").read_text())["phantom"]["cases"]
+    assert shown == [[cases, fold] for fold in range(5)]
     assert not (folder / "metrics").exists()
     assert not (folder / "report").exists()
     assert not list((folder / folds.COPIES).glob("*fold*"))
