@@ -10,6 +10,7 @@ import numpy as np
 
 from kidney_ssl.data import manifest
 from kidney_ssl.data.checks import Findings, copy_findings, hu_findings, judge
+from kidney_ssl.data.hu_scale import scale_findings
 from kidney_ssl.data.parts import kept_part
 from kidney_ssl.data.volume import compare_grids, label_areas, label_table, read_volume
 from kidney_ssl.schema import KITS_LABELS
@@ -64,7 +65,7 @@ class Reader:
         labels = read_volume(segmentation, np.uint8, label_table(self.labels))
         volume = read_volume(imaging)
         _, row_mm, column_mm = volume.grid.spacing_mm
-        findings = (*findings, *volume.notes, *hu_findings(volume.array))
+        findings = (*findings, *volume.notes, *(hu_findings(volume.array) or scale_findings(volume.array)))
         judge(findings, self.accept, imaging)
         return volume.array, labels.array, (row_mm, column_mm), findings
 
