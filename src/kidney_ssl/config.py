@@ -36,9 +36,11 @@ from kidney_ssl.yamlfile import read_yaml
 Share = Annotated[float, Field(gt=0, lt=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=10**9)]
+Processes = Annotated[int, Field(ge=1, le=1024)]  # or threads, or connections: more would only harm the machine
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
+# A folder is called so, with endings, and a row of a table.
+Name = Annotated[str, Field(pattern=r"^[a-z0-9_]+$", max_length=100)]
 Percent = Annotated[int, Field(ge=1, le=100)]
 # A path or an address: never empty, no control characters, no half of a character.
 Text = Annotated[str, Field(pattern=r"^[^\x00-\x1f]+$")]
@@ -134,7 +136,7 @@ class Data(Section):
     source: Literal["phantom", "kits23", "directory", "msd"]
     root: Text | None
     raw_dir: Text
-    cases: list[Case | int] | Annotated[str, Field(pattern=r"^\d+-\d+$")] | None
+    cases: list[Case | int] | Annotated[str, Field(pattern=r"^\d{1,9}-\d{1,9}$")] | None
     exclude: list[Case]
     accept: list[Annotated[str, _one_of(CHECKS)]]
     patients: Text | None
@@ -209,7 +211,7 @@ class Kits23(Section):
     labels_endpoint: Text
     labels_repository: Text
     labels_revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
-    connections: Count
+    connections: Processes
     timeout: Positive
 
 
@@ -492,7 +494,7 @@ class Analysis(Section):
     primary: Literal["auroc_against_kidney", "auroc", "accuracy", "f1"]
     contrasts: list[Annotated[tuple[Name, Name], Field(strict=False)]]
     margin: Share
-    resamples: Annotated[int, Field(ge=100)]
+    resamples: Annotated[int, Field(ge=100, le=10**6)]
     seed: Seed
 
 
@@ -519,13 +521,13 @@ class Compute(Section):
     `threads`, `precision`, `devices`, `nodes`, `cudnn_benchmark` and `compile` change trained bits, the rest does not.
     """
 
-    workers: Count
+    workers: Processes
     scheduler: Text | None
-    threads: Count
+    threads: Processes
     precision: Literal["auto", "32", "bf16", "16"]
     device: Literal["auto", "cpu", "cuda"]
-    devices: Count
-    nodes: Count
+    devices: Processes
+    nodes: Processes
     cudnn_benchmark: bool
     compile: bool
     resident: Literal["auto", "always", "never"]

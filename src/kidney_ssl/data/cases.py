@@ -42,7 +42,8 @@ def each_case(
     """
     results: dict[str, Result] = {}
     problems: dict[str, str] = {}
-    with _backend(workers, scheduler), _told_of_killed_workers(description, workers):
+    # No more than there is work for: loky starts as many as it is told.
+    with _backend(max(1, min(workers, len(cases))), scheduler), _told_of_killed_workers(description, workers):
         # Unordered, so that no finished result waits in memory behind a slow case.
         outcomes = Parallel(return_as="generator_unordered", batch_size=1)(
             delayed(_guarded)(work, case) for case in cases

@@ -26,6 +26,7 @@ Findings = tuple[str, ...]
 SHOWN = {"air": (-1100, -700, 0.001), "soft_tissue": (-200, 200, 0.05)}
 USUAL_HU = (-1100, 3100)  # what scanners give; beyond it lie metal, padding and faults
 LIMITS_MM = ((0.05, 100.0), (0.05, 20.0), (0.05, 20.0))  # drawn volumes have few slices, more than 20 mm apart
+LARGEST_MM = (2500.0, 1000.0, 1000.0)  # a body's length, and more than the bore of any scanner
 SAME_MM = 0.01  # what two programs may round differently in an affine
 LARGEST_SHIFT = 0.5  # voxels between the two grids, anywhere in the volume
 SMALLEST_TILT = 1.0  # degrees that are said
@@ -53,9 +54,15 @@ def judge(findings: Iterable[str], accept: Collection[str] = (), where: Path | s
     return tuple(dict.fromkeys(notes))
 
 
-def grid_findings(spacing_mm: tuple[float, float, float], *, tilt: float, unit: str, taken: str | None) -> Findings:
-    """Judge spacing (slices, rows, columns), tilt in degrees, the header's unit, and an axis that was only guessed."""
+def grid_findings(
+    shape: tuple[int, int, int], spacing_mm: tuple[float, float, float], *, tilt: float, unit: str, taken: str | None
+) -> Findings:
+    """Judge shape and spacing (slices, rows, columns), tilt in degrees, the header's unit, and an axis only guessed."""
     found = []
+    extent = [length * mm for length, mm in zip(shape, spacing_mm, strict=True)]
+    if any(mm > most for mm, most in zip(extent, LARGEST_MM, strict=True)):
+        listed = " x ".join(f"{mm:.0f}" for mm in extent)
+        found.append(f"spacing: {listed} mm along the body and across is no CT's (axes swapped?)")
     if not all(low <= mm <= high for (low, high), mm in zip(LIMITS_MM, spacing_mm, strict=True)):
         listed = " x ".join(f"{mm:g}" for mm in spacing_mm)
         found.append(f"spacing: spacing {listed} mm (header in {unit}) is no CT's")
@@ -66,6 +73,24 @@ def grid_findings(spacing_mm: tuple[float, float, float], *, tilt: float, unit: 
     if taken:
         found.append(f"orientation is not stored (the affine is the identity): {taken}")
     return tuple(found)
+
+
+def header_findings(affine: np.ndarray, qform: np.ndarray | None, pixdim_mm: np.ndarray) -> Findings:
+    """Note a header that contradicts the affine that was taken from it: another spacing, or other axes."""
+    spacing_mm = np.linalg.norm(affine[:3, :3], axis=0)
+    if not np.allclose(pixdim_mm, spacing_mm, atol=SAME_MM):
+        taken, other = (" x ".join(f"{mm:g}" for mm in one) for one in (spacing_mm, pixdim_mm))
+        return (f"the header contradicts itself: spacing {taken} mm by its sform, which was taken, {other} by pixdim",)
+    axes = [_axes(one) for one in (affine, affine if qform is None else qform)]
+    if len(set(axes)) > 1:
+        return (f"the header contradicts itself: axes {axes[0]} by its sform, which was taken, {axes[1]} by its qform",)
+    return ()
+
+
+def _axes(affine: np.ndarray) -> str:
+    """Axis codes of an affine as in nibabel, for one whose axes are near to the body's."""
+    rows = np.abs(affine[:3, :3]).argmax(axis=0)
+    return "".join(("LR", "PA", "IS")[row][int(affine[row, axis] > 0)] for axis, row in enumerate(rows))
 
 
 def pair_findings(imaging: np.ndarray, labels: np.ndarray, shape: tuple[int, int, int]) -> Findings:
@@ -93,6 +118,12 @@ def label_findings(lost: int, labelled: int) -> Findings:
     """Judge how many labelled pixels of a case lie outside the body that was found in its slices."""
     said = f"{lost} of {labelled} labelled pixels lie outside the body"
     return (f"labels: {said}" if lost > LOST * labelled else said,) if lost else ()
+
+
+def body_findings(bodiless: int, slices: int) -> Findings:
+    """Judge in how many slices of a case no body was found: they are kept whole, with table and all."""
+    said = f"no body found in {bodiless} of {slices} slices, which are kept whole"
+    return (f"labels: {said}" if bodiless > slices / 2 else said,) if bodiless else ()
 
 
 def copy_findings(checksums: Mapping[str, str], patients: Mapping[str, str]) -> dict[str, Findings]:

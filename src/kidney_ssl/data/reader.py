@@ -65,6 +65,8 @@ class Reader:
         labels = read_volume(segmentation, np.uint8, label_table(self.labels))
         volume = read_volume(imaging)
         _, row_mm, column_mm = volume.grid.spacing_mm
+        if not labels.array.any():
+            findings = (*findings, "no labelled pixel: all of its slices are background")
         findings = (*findings, *volume.notes, *(hu_findings(volume.array) or scale_findings(volume.array)))
         judge(findings, self.accept, imaging)
         return volume.array, labels.array, (row_mm, column_mm), findings

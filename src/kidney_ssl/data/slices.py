@@ -13,7 +13,7 @@ import pandas as pd
 from kidney_ssl.data.arrays import ArrayWriter
 from kidney_ssl.data.body import Frame, standardise
 from kidney_ssl.data.cases import each_case
-from kidney_ssl.data.checks import Findings, judge, label_findings
+from kidney_ssl.data.checks import Findings, body_findings, judge, label_findings
 from kidney_ssl.data.parts import kept_part
 from kidney_ssl.files import write_csv
 from kidney_ssl.schema import MASK_TUMOR, SPLITS, TRAIN
@@ -104,7 +104,10 @@ def _cut_case(
             if masks:
                 masked[row] = mask
         training = slices[split == TRAIN]
-        outside = label_findings(int(lost.sum()), int(np.count_nonzero(labels[slices])))
+        of_body = (
+            *label_findings(int(lost.sum()), int(np.count_nonzero(labels[slices]))),
+            *body_findings(int(np.count_nonzero(body_px == 0)), len(slices)),
+        )
         tumor_hu, counts = np.unique(volume[training][labels[training] == MASK_TUMOR], return_counts=True)
         return {
             "images": images,
@@ -113,7 +116,7 @@ def _cut_case(
             "body_mm2": np.round(body_px * spacing_mm[0] * spacing_mm[1], 3),
             "tumor_hu": tumor_hu,
             "counts": counts,
-            "findings": np.array((*findings, *outside), dtype=np.str_),
+            "findings": np.array((*findings, *of_body), dtype=np.str_),
         }
 
     identity = [fingerprints[case], asdict(frame), slices.tolist(), split.tolist(), masks]

@@ -7,21 +7,21 @@ stored type.
 """
 
 import io
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, cast
 
 import nibabel as nib
 import numpy as np
 from isal import igzip
-from nibabel.imageglobals import LoggingOutputSuppressor
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, ornt_transform
 from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 
-from kidney_ssl.data.checks import USUAL_HU, Findings, grid_findings, judge, pair_findings
+from kidney_ssl.data.checks import USUAL_HU, Findings, grid_findings, header_findings, judge, pair_findings
 from kidney_ssl.errors import InputError, one_line
 from kidney_ssl.files import refuse_dangling
 from kidney_ssl.schema import KITS_LABELS, MEANINGS
@@ -44,6 +44,10 @@ STAND_INS = {
     b"<": "a web page or XML, no gzip file and no volume; fetch it again",
 }
 HEADER_SIZES = {348: nib.Nifti1Header, 540: nib.Nifti2Header}  # a NIfTI file begins with it, in either byte order
+# What nibabel mends in a header changes no voxel and no affine, and what it cannot mend it raises.
+UNSAID = logging.getLogger(f"{__name__}.unsaid")
+UNSAID.addHandler(logging.NullHandler())
+UNSAID.propagate = False
 # Numbers of a damaged file overflow; what comes of them is refused in one line, and numpy need not warn as well.
 QUIET = np.errstate(over="ignore", invalid="ignore")
 
@@ -239,8 +243,8 @@ def _read_header(path: Path, stream: BinaryIO) -> _Stored:
     if size is None:
         raise InputError(f"{path}: not a NIfTI file; fetch it again")
     try:
-        with LoggingOutputSuppressor():  # nibabel prints what it also raises
-            header = HEADER_SIZES[size].from_fileobj(io.BytesIO(start + stream.read(size - 4)), check=True)
+        header = HEADER_SIZES[size].from_fileobj(io.BytesIO(start + stream.read(size - 4)), check=False)
+        header.check_fix(logger=UNSAID)
         slope, intercept = header.get_slope_inter()
         shape = header.get_data_shape()
         dtype = header.get_data_dtype()
@@ -248,6 +252,7 @@ def _read_header(path: Path, stream: BinaryIO) -> _Stored:
         offset = int(header["vox_offset"])
         unit, mm = UNITS.get(int(header["xyzt_units"]) % 8, UNITS[0])
         affine[:3] *= mm
+        qform, pixdim_mm = header.get_qform(coded=True)[0], header["pixdim"][1:4] * mm
     except (HeaderDataError, WrapStructError, ValueError, OverflowError) as error:
         raise InputError(f"{path}: damaged NIfTI header ({one_line(str(error))})") from error
     if bytes(header["magic"])[:2] != b"n+":
@@ -271,6 +276,7 @@ def _read_header(path: Path, stream: BinaryIO) -> _Stored:
         )
     stream.seek(offset)
     turn, back, grid = _orient(path, affine, shape, unit)
+    grid = replace(grid, findings=(*grid.findings, *header_findings(affine, qform, pixdim_mm)))
     return _Stored(shape, dtype, 1.0 if slope is None else slope, intercept or 0.0, turn, back, grid)
 
 
@@ -303,8 +309,9 @@ def _orient(
     if np.array_equal(affine, np.eye(4)):
         taken = f"slices were taken along the file's last axis, which has {lengths[0]}, from its end"
     spacing_mm = cast("tuple[float, float, float]", mm)
-    findings = grid_findings(spacing_mm, tilt=tilt, unit=unit, taken=taken)
-    return turn, back, Grid(cast("tuple[int, int, int]", lengths), spacing_mm, turned, findings)
+    turned_shape = cast("tuple[int, int, int]", lengths)
+    findings = grid_findings(turned_shape, spacing_mm, tilt=tilt, unit=unit, taken=taken)
+    return turn, back, Grid(turned_shape, spacing_mm, turned, findings)
 
 
 def _chunks(path: Path, stream: BinaryIO, stored: _Stored) -> Iterator[tuple[int, np.ndarray]]:

@@ -7,14 +7,17 @@ import os
 import pickle
 import re
 import signal
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from joblib import parallel_config
 from pydantic import TypeAdapter, ValidationError
 
 from kidney_ssl.config import Case
@@ -169,6 +172,19 @@ def test_a_worker_that_is_killed_for_its_memory_names_compute_workers() -> None:
     options = {"workers": 2, "description": "slice"}
     refused(r"compute\.workers \(2\)", each_case, killed, ["case_1", "case_2"], **options)
     refused(r"case_1: .*compute\.workers", each_case, full, ["case_1"], **options)
+
+
+def test_no_more_workers_start_than_there_are_cases(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def single(**options: Any) -> AbstractContextManager[object]:
+        asked.append(options["n_jobs"])
+        return parallel_config(backend="sequential")
+
+    monkeypatch.setattr("kidney_ssl.data.cases.parallel_config", single)
+    for cases in (["case_1", "case_2"], []):
+        assert each_case(str, cases, workers=1000, description="slice") == {case: case for case in cases}
+    assert asked == [2, 1]
 
 
 def test_a_folder_without_volumes_is_refused(tmp_path: Path) -> None:
@@ -420,6 +436,10 @@ def test_a_reader_passes_on_what_is_odd_about_the_imaging(tmp_path: Path) -> Non
     nib.save(nib.Nifti1Image(imaging, nib.load(path).affine), path)
     *_, notes = reader_of(tmp_path).volumes("case_1")
     assert notes == (f"HU from {imaging.min():.0f} to 9500",)
+    path = tmp_path / "case_1" / "segmentation.nii.gz"
+    nib.save(nib.Nifti1Image(np.zeros((5, 9, 8), np.uint8), nib.load(tmp_path / "case_1/imaging.nii.gz").affine), path)
+    *_, notes = reader_of(tmp_path).volumes("case_1")
+    assert notes[0] == "no labelled pixel: all of its slices are background"
 
 
 @pytest.mark.parametrize(

@@ -126,6 +126,23 @@ def test_labels_that_the_body_does_not_hold_are_noted_or_refuse_the_case(rows: p
     assert not (tmp_path / "log").exists()
 
 
+def emptied(case: str, *, slices: int) -> tuple:
+    """A case whose first slices show nothing but air."""
+    image, labels, *rest = read(case)
+    image[:slices], labels[:slices] = -1000, 0
+    return image, labels, *rest
+
+
+def test_slices_without_a_body_are_noted_and_refuse_a_case_that_has_hardly_any_other(
+    rows: pd.DataFrame, tmp_path: Path
+) -> None:
+    taken = rows.loc[rows["case"] == "case_00000", "slice"]
+    found = store(rows, tmp_path / "few", reader=partial(emptied, slices=int(taken.min()) + 1))
+    assert found["case_00000"] == (f"no body found in 1 of {len(taken)} slices, which are kept whole",)
+    with pytest.raises(InputError, match=r"case_00000: no body found in .* slice\.body_opening_mm.*\[labels\]"):
+        store(rows, tmp_path / "most", reader=partial(emptied, slices=12))
+
+
 def test_number_of_workers_changes_no_byte(rows: pd.DataFrame, tmp_path: Path) -> None:
     store(rows, tmp_path / "one")
     store(rows.sample(frac=1, random_state=0), tmp_path / "two", workers=2)

@@ -48,7 +48,9 @@ def nifti(
     header = version(endianness=endianness)
     header.set_data_dtype(array.dtype)
     header.set_data_shape(array.shape)
-    header.set_sform(affine_of(KITS) if affine is None else affine, code=1)
+    affine = affine_of(KITS) if affine is None else affine
+    header.set_sform(affine, code=1)
+    header["pixdim"][1:4] = np.hypot.reduce(affine[:3, :3], axis=0)
     header.set_slope_inter(*scaling)
     if change:
         change(header)
@@ -258,6 +260,37 @@ def test_spacing_of_no_ct_is_refused_unless_it_is_accepted(spacing: tuple[float,
     with pytest.raises(InputError, match=r"spacing .* mm .*data\.accept: \[spacing\]"):
         judge(grid.findings)
     assert judge(grid.findings, ["spacing"])[0].endswith("(accepted)")
+
+
+@pytest.mark.parametrize("shape", [(700, 5, 4), (6, 1300, 4), (6, 5, 1300)])
+def test_a_volume_longer_or_wider_than_any_body_is_refused(shape: tuple[int, ...], tmp_path: Path) -> None:
+    array = np.zeros(shape, np.uint8)
+    path = save(tmp_path / "segmentation.nii.gz", nifti(array, affine_of(KITS, (5.0, 0.8, 0.8))))
+    with pytest.raises(InputError, match=r"mm along the body and across is no CT's .*data\.accept: \[spacing\]"):
+        judge(read_grid(path).findings)
+
+
+def test_a_header_that_contradicts_itself_is_noted_and_its_sform_taken(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    affine = affine_of(KITS, (5.0, 0.8, 0.8))
+
+    def other_axes(header: nib.Nifti1Header) -> None:
+        header.set_qform(affine_of("LPS", (5.0, 0.8, 0.8)), code=1)
+
+    def other_spacing(header: nib.Nifti1Header) -> None:
+        header["pixdim"][1:4] = -9  # which nibabel mends, and says so where it is let
+
+    def broken_qform(header: nib.Nifti1Header) -> None:
+        header["qform_code"] = 1
+        header["quatern_b"] = np.nan
+
+    for change, word in ((other_axes, "LPS by its qform"), (other_spacing, "9 x 9 x 9 by pixdim"), (broken_qform, "")):
+        grid = read_grid(save(tmp_path / "volume.nii", nifti(ball(), affine, change=change)))
+        assert grid.spacing_mm == pytest.approx((5.0, 0.8, 0.8))
+        (said,) = judge(grid.findings)
+        assert word in said
+    assert capfd.readouterr() == ("", "")
 
 
 def test_an_identity_affine_is_noted_with_the_axis_that_was_taken(tmp_path: Path) -> None:
