@@ -33,6 +33,9 @@ RIGHTS = f"it belongs to another user or is read-only: ask its owner or use anot
 # What to do about a file or folder, by the system's error.
 FILES = {
     errno.EACCES: RIGHTS,
+    errno.EFBIG: f"no file may be so large here: raise the limit (`ulimit -f`) or use another disk, {AGAIN}",
+    errno.EMFILE: f"raise the limit of open files (`ulimit -n`) or lower compute.workers, {AGAIN}",
+    errno.ENAMETOOLONG: "move the project to a shorter path, or shorten the name in params.yaml",
     errno.EDQUOT: f"free some space, {AGAIN}",
     errno.ENOENT: "run `dvc repro`, which makes it",
     errno.ENOSPC: f"free some space, {AGAIN}",
@@ -66,6 +69,10 @@ def run(main: Callable[..., None]) -> None:
             main(*sys.argv[1:])
         if first:
             _log(stage, sys.argv[1:], started)
+    except KeyboardInterrupt:
+        if first:
+            print("interrupted; `dvc repro` continues from here", file=sys.stderr)
+        sys.exit(130)
     except Exception as error:  # noqa: BLE001 - every error is one line for the user
         sys.exit(f"error: {_told(error)}" if first else f"error: process {launcher.rank()}: {_told(error)}")
 

@@ -13,6 +13,8 @@ from kidney_ssl.errors import InputError, refuse_cases
 
 Result = TypeVar("Result")
 
+# Errors that every case would meet.
+OF_THE_MACHINE = (errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EROFS)
 ADVICE = "Mend the files, or name the cases in data.exclude"
 
 
@@ -63,7 +65,7 @@ def _guarded(work: Callable[[str], Result], case: str) -> tuple[str, Result | No
     except InputError as error:
         return case, None, str(error)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):  # not this case's fault
+        if error.errno in OF_THE_MACHINE:
             raise
         return case, None, f"{error.filename or 'a file'} cannot be read or written ({error.strerror or error})"
     except MemoryError:

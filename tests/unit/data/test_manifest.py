@@ -9,6 +9,7 @@ import re
 import signal
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +173,17 @@ def test_a_worker_that_is_killed_for_its_memory_names_compute_workers() -> None:
     options = {"workers": 2, "description": "slice"}
     refused(r"compute\.workers \(2\)", each_case, killed, ["case_1", "case_2"], **options)
     refused(r"case_1: .*compute\.workers", each_case, full, ["case_1"], **options)
+
+
+def beyond(case: str, *, number: int) -> str:
+    raise OSError(number, os.strerror(number))
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EFBIG, errno.EMFILE, errno.EROFS])
+def test_what_every_case_would_meet_is_no_fault_of_a_case(number: int) -> None:
+    with pytest.raises(OSError, match=re.escape(os.strerror(number))):
+        each_case(partial(beyond, number=number), ["case_1"], workers=1, description="slice")
+    refused("1 bad case", each_case, partial(beyond, number=errno.EIO), ["case_1"], workers=1, description="slice")
 
 
 def test_no_more_workers_start_than_there_are_cases(monkeypatch: pytest.MonkeyPatch) -> None:

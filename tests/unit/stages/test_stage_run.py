@@ -60,12 +60,25 @@ def test_what_nobody_expected_ends_in_its_type_and_the_place_of_its_traceback(er
     assert not list(tmp_path.glob("checkpoints/running/*.json"))
 
 
-@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.ENOENT])
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.ENOENT, errno.EFBIG])
 def test_what_the_system_refuses_names_the_file_and_needs_no_traceback(number: int, ended, tmp_path: Path) -> None:
     said = ended(raising(OSError(number, os.strerror(number), "data/slices/train.csv")))
     assert "data/slices/train.csv" in said
     assert os.strerror(number) in said
     assert not list(tmp_path.glob("logs/*error.log"))
+
+
+def test_ctrl_c_is_one_line_and_the_status_of_an_interrupt(
+    ended, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def main() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as end:
+        runner.run(main)
+    assert end.value.code == 130
+    assert capsys.readouterr().err == "interrupted; `dvc repro` continues from here\n"
+    assert not list(tmp_path.glob("checkpoints/running/*.json"))
 
 
 def test_full_memory_names_what_to_lower(ended) -> None:
