@@ -36,8 +36,8 @@ TASKS = {
     "resnet18_float32": torch.float32,
     "efficientnet_lite0": torch.float64,  # timm's batch norms hold their activation
     "classification": torch.float32,
-    "simclr": torch.float32,
-    "cpc": torch.float32,
+    "simclr": torch.float64,
+    "cpc": torch.float32,  # its GRU gets its input in float32
 }
 KNOWN = [*methods.METHODS, *STAND_INS]
 ALL = [*KNOWN, "decorrelated", *(f"forgetful {name}" for name in FORGETFUL)]
@@ -48,14 +48,14 @@ def task(name):
     if name.startswith(("resnet18", "efficientnet")):
         return Classification(classifier(name.partition("_f")[0], 3, batch_norm_momentum=0.3)).to(TASKS[name])
     if name == "classification":
-        return Classification(smooth(1))
+        return Classification(smooth(1)).to(TASKS[name])
     method = methods.load(name)
     options = method.Parameters.model_validate({"grid": 5, "steps": 3} if name == "cpc" else {})
     made = pretrain.PretextTask(method(SETTING, options))
     if name == "simclr":  # views that are not drawn: a slice, and its mirror image
         made.method.views = lambda images, _: torch.cat([images, images.flip(3)])
     made.method.encoder = smooth(512)
-    return made
+    return made.to(TASKS[name])
 
 
 def smooth(width):
