@@ -1,17 +1,20 @@
-"""Views of slices for contrastive methods: crop, flips, blur and intensity, drawn for each view and applied at once."""
+"""Views of slices: crop, flips, blur and intensity, drawn for each view and applied at once; and what compares two."""
 
 import math
-from typing import Annotated, NamedTuple
+from functools import partial
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from pydantic import Field
 from torch import Tensor
-from torch.nn.functional import embedding_bag, interpolate
+from torch.nn.functional import adaptive_avg_pool2d, embedding_bag, interpolate, normalize
 
-from kidney_ssl.methods.base import Options, Picture
+from kidney_ssl.methods.base import Options, Picture, Pretext, Setting
+from kidney_ssl.models.resnet import encoder
 
 RATIO = 4 / 3  # most that a crop's sides differ by, as torchvision's RandomResizedCrop has it
 MIN_SIGMA = 0.1
+THUMBNAIL = 16  # side of the thumbnails that the trivial predictor compares
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 
@@ -60,16 +63,16 @@ def reduced(images: Tensor, size: int | None) -> Tensor:
     return interpolate(images, (size, size), mode="bilinear", antialias=True)
 
 
-def draw_views(count: int, options: ViewOptions, generator: torch.Generator) -> Views:
+def draw_views(count: int, options: ViewOptions, generator: torch.Generator, max_scale: float = 1) -> Views:
     """Draw the parameters of `count` views.
 
-    A crop's share of the area is uniform from `min_scale` to 1, the ratio of its sides log-uniform among those that
-    fit into the slice (3:4 to 4:3 at most), its place uniform.
+    A crop's share of the area is uniform from `min_scale` to `max_scale`, the ratio of its sides log-uniform among
+    those that fit into the slice (3:4 to 4:3 at most), its place uniform.
     """
     scale, ratio, top, left, down, mirror, blurred, sigma, jittered, brightness, contrast = torch.rand(
         (11, count), generator=generator, device=generator.device
     )
-    scale = options.min_scale + (1 - options.min_scale) * scale
+    scale = options.min_scale + (max_scale - options.min_scale) * scale
     most = (-scale.log()).clamp(max=math.log(RATIO))  # a crop of area s fits where s <= width / height <= 1 / s
     ratio = (most * (2 * ratio - 1)).exp()
     height, width = (scale / ratio).sqrt().clamp(max=1), (scale * ratio).sqrt().clamp(max=1)
@@ -93,27 +96,27 @@ def unchanged(count: int, device: torch.device) -> Views:
     return Views(zeros, zeros, ones, ones, zeros.bool(), zeros.bool(), zeros, ones, ones)
 
 
-def apply_views(images: Tensor, views: Views, max_sigma: float) -> Tensor:
-    """Make views: crop, resize to S, flip, blur; then brightness and contrast.
+def apply_views(images: Tensor, views: Views, max_sigma: float, size: int | None = None) -> Tensor:
+    """Make views: crop, resize to T (`size`, or S), flip, blur; then brightness and contrast.
 
     Crop, flip and blur together are a linear map of the columns and one of the rows, and few lines of a slice go into
     one of a view: linear combinations of whole lines, several times as fast as sampling and convolving pixel by pixel.
     The blur sees the slice around the crop.
 
-    View n of N, a multiple of B, is one of slice n mod B: (B, 1, S, S) -> (N, 1, S, S) float32, both in [0, 1]. No
+    View n of N, a multiple of B, is one of slice n mod B: (B, 1, S, S) -> (N, 1, T, T) float32, both in [0, 1]. No
     blur in `views` is larger than `max_sigma`.
     """
     count, side = len(views.top), images.shape[-1]
-    radius, ones = math.ceil(3 * max_sigma), torch.ones_like(views.top)
-    index, weight = _lines(side, radius, views.left, views.width, reverse=views.mirrored, sigma=views.sigma, gain=ones)
+    size = size or side
+    radius, ones = math.ceil(3 * max_sigma * max(1, side / size)), torch.ones_like(views.top)
+    lines = partial(_lines, side, size, radius)
+    index, weight = lines(views.left, views.width, reverse=views.mirrored, sigma=views.sigma, gain=ones)
     numbers = torch.arange(count, device=images.device)[:, None, None]
     columns = images[:, 0].float().transpose(1, 2).reshape(-1, side)
     columns = _sum(columns, index + side * (numbers % len(images)), weight)
     gain = views.brightness * views.contrast
-    index, weight = _lines(
-        side, radius, views.top, views.height, reverse=views.upside_down, sigma=views.sigma, gain=gain
-    )
-    rows = columns.transpose(1, 2).reshape(-1, side)
+    index, weight = lines(views.top, views.height, reverse=views.upside_down, sigma=views.sigma, gain=gain)
+    rows = columns.transpose(1, 2).reshape(-1, size)
     made = _sum(rows, index + side * numbers, weight).unsqueeze(1)
     # brightness * (mean + contrast * (value - mean)), where the first product of the three stands in `made`.
     shift = (1 / views.contrast - 1) * made.mean(dim=(1, 2, 3))
@@ -121,14 +124,14 @@ def apply_views(images: Tensor, views: Views, max_sigma: float) -> Tensor:
 
 
 def _sum(lines: Tensor, index: Tensor, weight: Tensor) -> Tensor:
-    """Weighted sums of lines (L, S) by index (N, S, K) and weight (N, S, K): (N, S, S)."""
+    """Weighted sums of lines (L, S) by index (N, T, K) and weight (N, T, K): (N, T, S)."""
     bags, taps = index.shape[:2], index.shape[2]
     summed = embedding_bag(index.view(-1, taps), lines, per_sample_weights=weight.view(-1, taps), mode="sum")
     return summed.view(*bags, -1)
 
 
 def _lines(
-    side: int, radius: int, start: Tensor, length: Tensor, *, reverse: Tensor, sigma: Tensor, gain: Tensor
+    side: int, size: int, radius: int, start: Tensor, length: Tensor, *, reverse: Tensor, sigma: Tensor, gain: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Which lines of a slice go into each line of its view, and how much of them.
 
@@ -138,6 +141,7 @@ def _lines(
 
     Args:
         side: S.
+        size: T.
         radius: lines beside the nearest ones that may count.
         start: (N,) of the crop, in fractions of the side.
         length: (N,) of the crop.
@@ -146,16 +150,17 @@ def _lines(
         gain: (N,) sum of the weights.
 
     Returns:
-        Index (N, S, 2 radius + 2) int64, 0 to S - 1, and weight, float32.
+        Index (N, T, 2 radius + 2) int64, 0 to S - 1, and weight, float32.
     """
-    place = torch.arange(side, device=start.device).expand(len(start), side)
-    place = torch.where(reverse[:, None], side - 1 - place, place)
+    place = torch.arange(size, device=start.device).expand(len(start), size)
+    place = torch.where(reverse[:, None], size - 1 - place, place)
+    step = length * (side / size)  # lines of the slice from one line of the view to the next
     # Lines have a width: the crop's first one has its centre half a resized line from the edge.
-    centre = (side * start - 0.5)[:, None] + (place + 0.5) * length[:, None]
+    centre = (side * start - 0.5)[:, None] + (place + 0.5) * step[:, None]
     nearest = centre.floor()
     offsets = torch.arange(-radius - 1, radius + 3, device=start.device)
     distance = (nearest - centre)[:, :, None] + offsets
-    spread = math.sqrt(2) * (sigma * length).clamp(min=1e-7)[:, None, None]
+    spread = math.sqrt(2) * (sigma * step).clamp(min=1e-7)[:, None, None]
     scaled = (distance / spread).clamp(-9, 9)
     integral = 0.5 * distance * (1 + scaled.erf()) + spread / math.sqrt(4 * math.pi) * (-(scaled**2)).exp()
     weight = integral.diff(n=2)
@@ -176,3 +181,79 @@ def operations(images: Tensor, options: ViewOptions, generator: torch.Generator)
     }
     shown = [apply_views(images, views, options.max_sigma)[:, 0] for views in alone.values()]
     return Picture(torch.stack([images[:, 0], *shown], 1), ("slice", *alone))
+
+
+class TwoViews(Pretext):
+    """An encoder that sees two views of each slice; a method adds its head and its loss."""
+
+    Parameters = ViewOptions
+
+    def __init__(self, setting: Setting, options: ViewOptions) -> None:
+        """Build the encoder; `width` is that of its features."""
+        super().__init__(setting, options)
+        self.options = options
+        self.encoder, self.width = encoder(
+            setting.network, setting.seed, batch_norm_momentum=setting.batch_norm_momentum
+        )
+
+    def views(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Two views of each slice, (2B, 1, S, S) or of `size`: first all first ones."""
+        images = reduced(images, self.options.size)
+        return apply_views(images, draw_views(2 * len(images), self.options, generator), self.options.max_sigma)
+
+    @staticmethod
+    def compared(views: Tensor, projected: Tensor, losses: Tensor) -> dict[str, Tensor]:
+        """Metrics of each slice, means of its two views, (B,) each; `losses` (B,) goes in as it is.
+
+        accuracy, how often the other view is the nearest of the batch's 2B - 1, beside chance and the same by
+        thumbnails of the views; alignment and uniformity of the projections and of the thumbnails (uniformity is of
+        the whole batch).
+        """
+        count = len(losses)
+        with torch.autocast(views.device.type, enabled=False):
+            thumbnails = adaptive_avg_pool2d(views, THUMBNAIL).flatten(1)
+            thumbnails = thumbnails - thumbnails.mean(1, keepdim=True)
+            logits, other = similarities(projected)
+            alike, _ = similarities(thumbnails)
+            metrics = {
+                "accuracy": (logits.argmax(1) == other).float(),
+                "accuracy_thumbnail": (alike.argmax(1) == other).float(),
+                "alignment": alignment(projected),
+                "alignment_thumbnail": alignment(thumbnails),
+                "uniformity": uniformity(projected).expand(2 * count),
+                "uniformity_thumbnail": uniformity(thumbnails).expand(2 * count),
+            }
+        found = {"loss": losses} | {name: values.view(2, count).mean(0) for name, values in metrics.items()}
+        return found | {"accuracy_chance": torch.full_like(losses, 1 / (2 * count - 1))}
+
+    def pictures(self, images: Any, generator: torch.Generator) -> dict[str, Picture]:
+        """Pairs of views, and each operation by itself at what was drawn for it (the blur at its largest)."""
+        images = reduced(images, self.options.size)
+        pairs = self.views(images, generator).view(2, len(images), *images.shape[2:])
+        return {
+            "views": Picture(torch.stack([images[:, 0], *pairs], 1), ("slice", "first view", "second view")),
+            "operations": operations(images, self.options, generator),
+        }
+
+
+def similarities(projected: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosine similarities of views, (2B, 2B) with -inf for a view and itself, and (2B,) the place of the other view."""
+    unit = normalize(projected, dim=1)
+    found = (unit @ unit.T).fill_diagonal_(-torch.inf)
+    numbers = torch.arange(len(unit), device=unit.device)
+    return found, (numbers + len(unit) // 2) % len(unit)
+
+
+def alignment(projected: Tensor) -> Tensor:
+    """Squared distance of a slice's two views on the unit sphere, (2B,) (Wang and Isola 2020); 2 is chance."""
+    unit = normalize(projected, dim=1)
+    return (unit - unit.roll(len(unit) // 2, 0)).pow(2).sum(1)
+
+
+def uniformity(projected: Tensor) -> Tensor:
+    """Log of the mean of exp(-2 d^2) over pairs of different slices, of first and of second views, mean of both.
+
+    Wang and Isola (2020): 0 where all are one point, about -4 where they are spread evenly; NaN for one slice.
+    """
+    halves = normalize(projected, dim=1).chunk(2)
+    return torch.stack([torch.pdist(half).pow(2).mul(-2).exp().mean().log() for half in halves]).mean()

@@ -13,8 +13,8 @@ from torchvision.transforms.v2.functional import adjust_brightness, gaussian_blu
 
 from kidney_ssl.errors import InputError
 from kidney_ssl.methods.base import Setting, read_options
-from kidney_ssl.methods.simclr import Method, SimclrOptions, alignment, similarities, uniformity
-from kidney_ssl.methods.views import apply_views, draw_views, unchanged
+from kidney_ssl.methods.simclr import Method, SimclrOptions
+from kidney_ssl.methods.views import alignment, apply_views, draw_views, similarities, unchanged, uniformity
 
 CPU = torch.device("cpu")
 SETTING = Setting("resnet18", 64, {"left": (0.3, 0.7, 0.1, 0.5), "right": (0.3, 0.7, 0.5, 0.9)}, 0, 0.5)
@@ -64,6 +64,36 @@ def test_crop_and_flip_are_those_of_torchs_grid_sample(seed, least, side):
     grid = affine_grid(matrix, [6, 1, side, side], align_corners=False)
     expected = grid_sample(images.repeat(2, 1, 1, 1), grid, align_corners=False, padding_mode="border")
     assert torch.allclose(apply_views(images, drawn, 2.0), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [16, 27, 64, 80])
+def test_views_of_another_size_are_those_of_torchs_grid_sample(size):
+    drawn = draw_views(6, SimclrOptions(min_scale=0.05, jitter=0.0, blur_probability=0.0), seeded(1), 0.4)
+    assert (drawn.width * drawn.height).max() <= 0.4 + 1e-6
+    images = smooth(6)
+    flips = [torch.where(flag, -1.0, 1.0) for flag in (drawn.mirrored, drawn.upside_down)]
+    zeros = torch.zeros(6)
+    matrix = torch.stack(
+        [
+            torch.stack([drawn.width * flips[0], zeros, 2 * drawn.left + drawn.width - 1], 1),
+            torch.stack([zeros, drawn.height * flips[1], 2 * drawn.top + drawn.height - 1], 1),
+        ],
+        1,
+    )
+    grid = affine_grid(matrix, [6, 1, size, size], align_corners=False)
+    expected = grid_sample(images, grid, align_corners=False, padding_mode="border")
+    assert torch.allclose(apply_views(images, drawn, 2.0, size), expected, atol=1e-4)
+
+
+def test_the_blur_of_a_view_of_another_size_is_in_its_own_pixels():
+    images = smooth(2, 64)
+    half = apply_views(images, view(2, sigma=1.0), 1.0, 32)
+    expected = apply_views(images, view(2, sigma=2.0), 2.0)
+    expected = torch.nn.functional.avg_pool2d(expected, 2)  # a pixel lies between two
+    sharp = torch.nn.functional.avg_pool2d(images, 2)
+    inner = slice(4, -4)
+    error = (half - expected)[..., inner, inner].abs().max()
+    assert error < 0.1 * (sharp - expected)[..., inner, inner].abs().max()
 
 
 def test_flips_reverse_rows_and_columns_and_are_their_own_inverse():
