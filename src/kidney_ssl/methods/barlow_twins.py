@@ -1,0 +1,65 @@
+"""Barlow Twins (Zbontar et al. 2021): the same feature of two views correlates, different features do not."""
+
+from typing import Annotated
+
+import torch
+from lightly.loss.barlow_twins_loss import BarlowTwinsLoss
+from lightly.models.modules.heads import BarlowTwinsProjectionHead
+from pydantic import Field
+from torch import Tensor
+
+from kidney_ssl.engine.processes import joined
+from kidney_ssl.methods.base import Setting
+from kidney_ssl.methods.views import TwoViews, ViewOptions
+from kidney_ssl.models.resnet import seeded_weights, set_momentum
+
+
+class BarlowTwinsOptions(ViewOptions):
+    """Options of Barlow Twins, with those of its views.
+
+    Attributes:
+        redundancy: lambda, weight of the correlations between different features.
+        expansion: width of the projector's three layers over the encoder's: 4 is the paper's 8192 for ResNet-50.
+    """
+
+    redundancy: Annotated[float, Field(ge=0)] = 5e-3
+    expansion: Annotated[int, Field(ge=1, le=32)] = 4
+
+
+class Method(TwoViews):
+    """An encoder, a projector, and the cross-correlation of the batch's embeddings.
+
+    With C(i, j) the correlation over the batch of feature i of first views and feature j of second views (Eq. 1):
+    L = sum over i of (1 - C(i, i))^2 + lambda sum over i != j of C(i, j)^2.
+    """
+
+    Parameters = BarlowTwinsOptions
+    one_slice_per_case = True  # a correlation over near-duplicates says little
+
+    def __init__(self, setting: Setting, options: BarlowTwinsOptions) -> None:
+        """Build the network."""
+        super().__init__(setting, options)
+        width = options.expansion * self.width
+        with seeded_weights(setting.seed):
+            self.head = BarlowTwinsProjectionHead(self.width, width, width)
+        set_momentum(self.head, setting.batch_norm_momentum)
+        self.loss = BarlowTwinsLoss(options.redundancy)
+
+    def step(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of the joined batch, and the mean deviation of a feature, which is 0 after a collapse."""
+        first, second = self.head(self.encoder(self.views(images, generator))).float().chunk(2)
+        with torch.autocast(images.device.type, enabled=False):
+            first, second = joined(first), joined(second)
+            return self.loss(first, second), {"deviation": first.detach().std(0).mean()}
+
+    def validate(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """The batch's loss for each of its slices, beside that of uncorrelated embeddings; and `compared`."""
+        views = self.views(images, generator)
+        embedded = self.head(self.encoder(views)).float()
+        loss = embedded.new_tensor(torch.nan)  # of one slice, which has no correlation
+        with torch.autocast(images.device.type, enabled=False):
+            if len(images) > 1:
+                loss = self.loss(*embedded.chunk(2))
+        found = self.compared(views, embedded, loss.expand(len(images)))
+        # Constant embeddings have no correlation either: C is 0, and each feature costs 1.
+        return found | {"loss_constant": torch.full_like(found["loss"], embedded.shape[1])}
