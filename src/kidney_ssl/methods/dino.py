@@ -69,8 +69,9 @@ class Head(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, features: Tensor, frozen: bool = False) -> Tensor:
-        """Cosines; without a gradient of the prototypes if `frozen`."""
-        prototypes = self.prototypes.detach() if frozen else self.prototypes
+        """Cosines; with a gradient of zero for the prototypes if `frozen`."""
+        # None at all would be refused where several processes train together.
+        prototypes = self.prototypes.detach() + 0 * self.prototypes if frozen else self.prototypes
         return linear(normalize(self.layers(features), dim=1), normalize(prototypes, dim=1))
 
 
