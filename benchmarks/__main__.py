@@ -14,7 +14,7 @@ from typing import Any
 from kidney_ssl.files import write_text
 from kidney_ssl.jsonfile import write_json
 
-GROUPS = ("volumes", "preparation", "genesis", "views", "epochs", "repro", "workers")
+GROUPS = ("volumes", "preparation", "genesis", "views", "epochs", "learning", "repro", "workers")
 RESULTS, PAGE = Path("metrics/benchmarks.json"), Path("docs/benchmarks.md")
 MARKS = "<!-- benchmarks -->", "<!-- /benchmarks -->"
 
@@ -49,7 +49,8 @@ def table(rows: list[dict[str, Any]]) -> str:
             bar = f"{one['bar']}x"
         else:
             measured = f"{one['value']}"
-            bar = f"at most {one['bar']}" if "bar" in one else f"exactly {one['exactly']}"
+            words = {"bar": "at most", "least": "at least", "exactly": "exactly"}
+            bar = next(f"{said} {one[key]}" for key, said in words.items() if key in one)
         lines.append(f"| {one['work']} | {one['against']} | {measured} | {bar} | {'met' if one['met'] else 'missed'} |")
     return "\n".join(lines) + "\n"
 

@@ -23,10 +23,12 @@ from kidney_ssl.engine.loop import TrainingContext, train
 from kidney_ssl.finetune import Classification
 from kidney_ssl.methods.base import Setting
 from kidney_ssl.models.resnet import classifier
+from kidney_ssl.pretext import Shown
 from kidney_ssl.pretrain import PretextTask
 
 SIZE, BATCH, STEPS, ROUNDS = 64, 16, 3, 7
 REGIONS = {"left": (0.4, 0.7, 0.1, 0.4), "right": (0.4, 0.7, 0.6, 0.9)}
+WIDE = ("barlow_twins", "byol", "dino", "moco", "vicreg")  # wide heads and second networks are no work of the loop
 BARS = {"fine-tuning": 0.95, "rotation": 0.95}  # the others move more data: 0.85
 
 
@@ -39,11 +41,11 @@ def run() -> tuple[list[dict[str, Any]], dict[str, Any]]:
         np.save(Path(folder) / "images.npy", drawn.astype(np.float16))
         images = np.load(Path(folder) / "images.npy", mmap_mode="r")
         masks = (4 * images).clip(0, 3).astype(np.uint8)  # float16 rounds up to 1
-        part = Part(images, pd.DataFrame({"label": np.arange(len(images)) % 2}))
-        for name in ("fine-tuning", *methods.METHODS):
-            task, network = make_task(name)
+        part = Part(images, frame(len(images)))
+        for name in ("fine-tuning", *(name for name in methods.METHODS if name not in WIDE)):
             read = masks if name != "fine-tuning" and methods.load(name).reads_masks else None
             slices = Slices(replace(part, masks=read), device=fabric.device, resident="never")
+            task, network = make_task(name, slices)
             optimizer = partial(torch.optim.Adam, list(task.parameters()), lr=1e-4, fused=True)
             inputs = recorded_inputs(task, network, slices)
             epoch = partial(
@@ -65,14 +67,28 @@ def run() -> tuple[list[dict[str, Any]], dict[str, Any]]:
     return rows, details
 
 
-def make_task(name: str) -> tuple[nn.Module, nn.Module]:
+def frame(count: int) -> pd.DataFrame:
+    """Slices of as many cases as there are in a batch."""
+    case, number = np.divmod(np.arange(count), STEPS)
+    return pd.DataFrame(
+        {
+            "case": [f"case_{one:05d}" for one in case],
+            "slice": number,
+            "position": (number + 0.5) / STEPS,
+            "thickness_mm": 5.0,
+            "label": number % 2,
+        }
+    )
+
+
+def make_task(name: str, slices: Slices) -> tuple[nn.Module, nn.Module]:
     """What the loop trains, and the network in it."""
     if name == "fine-tuning":
         model = classifier("resnet18", 0)
         return Classification(model), model
     method = methods.load(name)
     built = method(Setting("resnet18", SIZE, REGIONS, 0), method.Parameters())
-    return PretextTask(built), getattr(built, "unet", built.encoder)
+    return PretextTask(built, Shown(built, slices, STEPS)), getattr(built, "unet", built.encoder)
 
 
 def recorded_inputs(task: Any, network: nn.Module, slices: Slices) -> list[Tensor]:

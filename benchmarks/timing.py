@@ -69,6 +69,11 @@ def at_most(work: str, against: str, value: float, bar: float, *, digits: int = 
     return {"work": work, "against": against, "value": round(value, digits), "bar": bar, "met": value <= bar}
 
 
+def at_least(work: str, against: str, value: float, least: float, *, digits: int = 3) -> dict[str, Any]:
+    """One line of the table: a figure, shown with so many decimals, and the bar that it must reach."""
+    return {"work": work, "against": against, "value": round(value, digits), "least": least, "met": value >= least}
+
+
 def exactly(work: str, against: str, value: int, wanted: int) -> dict[str, Any]:
     """One line of the table: a count, and what it must be."""
     return {"work": work, "against": against, "value": value, "exactly": wanted, "met": value == wanted}
