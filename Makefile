@@ -21,7 +21,7 @@ plan: .venv/complete           ## what repro would take: updates, hours, disk; R
 	python -m stages.plan $(WORKERS)
 
 folds: .venv/complete          ## the study once for each fold of data.folds, and figures over them; STUDY=
-	python -m stages.folds "$(WORKERS)" $(STUDY)
+	python -m stages.folds "$(WORKERS)" "$(STUDY)"
 
 lits: .venv/complete           ## real CT: studies/lits.yaml over all folds, into results/lits; params.yaml stays as it is
 	python -m stages.folds "$(WORKERS)" lits

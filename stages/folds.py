@@ -10,6 +10,7 @@ from the run cache.
 """
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -44,6 +45,8 @@ def main(workers: str = "", study: str = "") -> None:
         workers: as in `python -m stages`.
         study: name of a file in studies/, without .yaml; that of params.yaml if empty.
     """
+    if study and not re.fullmatch(r"[A-Za-z0-9_]+", study):
+        raise InputError(f"{study}: no study of studies/; give its name alone, as in STUDY=lits")
     params = Path(f"studies/{study}.yaml" if study else "params.yaml")
     results = Path("results", study)
     settings = config.load(params)
@@ -72,6 +75,10 @@ def _run(fold: int, settings: Params, workers: str, params: Path, results: Path)
     name = f"{params.stem}-fold-{fold}" if of_study else f"fold-{fold}"
     copy = COPIES / name
     _make_copy(copy)
+    if of_study:  # the copy has the results of params.yaml's study, which are none of this one
+        for folder in ("metrics", "report", "results"):
+            shutil.rmtree(copy / folder, ignore_errors=True)
+        (copy / "dvc.lock").unlink(missing_ok=True)
     shutil.copyfile(params, copy / "params.yaml")
     with modify_yaml(str(copy / "params.yaml")) as content:
         content["data"]["fold"] = fold
@@ -83,9 +90,11 @@ def _run(fold: int, settings: Params, workers: str, params: Path, results: Path)
         raise InputError(f"fold {fold} failed, see above; the same command goes on from there")
     found = _read(copy, settings)
     if of_study:
+        kept = results / f"fold-{fold}"
+        shutil.rmtree(kept, ignore_errors=True)
+        kept.mkdir(parents=True)
         for path in (path for pattern in KEPT for path in copy.glob(pattern)):
-            (results / f"fold-{fold}").mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, results / f"fold-{fold}" / path.name)
+            shutil.copyfile(path, kept / path.name)
     _save(copy, name)
     shutil.rmtree(copy)
     return found

@@ -41,6 +41,7 @@ TASKS = {
 }
 KNOWN = [*methods.METHODS, *STAND_INS]
 ALL = [*KNOWN, "decorrelated", *(f"forgetful {name}" for name in FORGETFUL)]
+SMALL = {"moco": {"queue": 64}, "dino": {"prototypes": 64}}  # wide parts by default, which tell no more
 SIZE = 9  # of the joined batch: one process has a slice more
 
 
@@ -117,7 +118,7 @@ def built(name):
     """A method of the registry, or one that stands in for a user's."""
     if name.startswith("forgetful "):
         return FORGETFUL[name.removeprefix("forgetful ")](SETTING, Options())
-    return Decorrelated(SETTING, Options()) if name == "decorrelated" else build(name)
+    return Decorrelated(SETTING, Options()) if name == "decorrelated" else build(name, **SMALL.get(name, {}))
 
 
 def shown(name):

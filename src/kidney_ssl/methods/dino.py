@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, log_softmax, normalize
 
 from kidney_ssl.engine.processes import joint_mean
-from kidney_ssl.methods.base import Picture, PretextBatch, Setting
+from kidney_ssl.methods.base import ParameterGroup, Picture, PretextBatch, Setting
 from kidney_ssl.methods.views import Probability, TwoViews, ViewOptions, apply_views, draw_views, reduced
 from kidney_ssl.models.momentum import cosine_momentum, follow
 from kidney_ssl.models.resnet import seeded_weights
@@ -104,6 +104,12 @@ class Method(TwoViews):
         """Move the teacher."""
         student = nn.Sequential(self.encoder, self.head)
         follow(self.teacher, student, cosine_momentum(self.options.momentum, update, updates))
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """Leave the prototypes out of the decay, which would move them while they are frozen."""
+        prototypes = self.head.prototypes
+        others = [one for one in self.parameters() if one is not prototypes]
+        return [ParameterGroup(others), ParameterGroup([prototypes], decay=0.0)]
 
     @property
     def exported(self) -> nn.Module:

@@ -15,7 +15,7 @@ ARMS = WORDS["arms"]
 CLASS = re.compile(
     r"(?<![\w./-])(?:(?P<article>a) )?(?P<name>kidney|tumor|cyst)(?P<plural>s?)\b(?!-ssl)", re.IGNORECASE
 )
-PROPER = ("ImageNet", "Models", "SimCLR", "CPC")
+PROPER = ("ImageNet", "Models", "SimCLR", "CPC", "VICReg", "Barlow", "BYOL", "MoCo", "DINO")
 
 
 def spoken(text: str, classes: Mapping[str, str]) -> str:
@@ -32,9 +32,18 @@ def spoken(text: str, classes: Mapping[str, str]) -> str:
         if name == found["name"].lower():
             return found[0]
         article = "" if found["article"] is None else found["article"] + ("n " if name[0] in "aeiou" else " ")
-        return article + (name.capitalize() if found["name"][0].isupper() else name) + found["plural"]
+        if found["plural"]:
+            name = _several(name)
+        return article + (name.capitalize() if found["name"][0].isupper() else name)
 
     return CLASS.sub(own, text)
+
+
+def _several(name: str) -> str:
+    """Write the plural: lungs, pancreases, metastases."""
+    if name.endswith("is"):
+        return name[:-2] + "es"
+    return name + ("es" if name.endswith(("s", "x")) else "s")
 
 
 def arm_name(arm: str) -> str:

@@ -137,6 +137,7 @@ def plan_history(params: Mapping[str, Any], before: Mapping[str, Any], results: 
     analysis, now = params["analysis"], plan_hash(params)
     keys = ("source", "cases", "exclude", "folds", "fold", "validation", "seed")
     data = {key: params["data"][key] for key in keys} | {"phantom": params["phantom"]}
+    data |= {"classes": params["data"]["classes"], "min_tumor_px": params["select"]["min_tumor_px"]}
     parts = {
         **{f"arm {name}": block for name, block in params["arms"].items()},
         **{f"pretraining {name}": block for name, block in params["pretrain"]["methods"].items()},

@@ -8,6 +8,8 @@ import torch
 from lightly.loss import DINOLoss
 from torch import nn
 
+from kidney_ssl.engine.device import make_fabric
+from kidney_ssl.engine.optimization import Optimization, make_optimizer
 from kidney_ssl.methods.base import PretextBatch, Setting
 from kidney_ssl.methods.dino import DinoOptions, Method, cross_entropies
 from kidney_ssl.models.momentum import cosine_momentum
@@ -86,6 +88,16 @@ def test_prototypes_stay_as_they_are_in_the_first_updates():
         method.step(batch_of(2, update=update), generator())[0].backward()
         assert method.head.prototypes.grad.any() != still
         assert method.encoder.conv1.weight.grad.any()
+
+
+def test_no_weight_decay_moves_frozen_prototypes():
+    method, fabric = build(), make_fabric("cpu", "32", 1)
+    recipe = Optimization(optimizer="adam", weight_decay=0.1)
+    optimizer = make_optimizer(method.parameter_groups(), 1e-2, recipe, fabric)
+    before = method.head.prototypes.detach().clone()
+    method.step(batch_of(2), generator())[0].backward()
+    optimizer.step()
+    assert torch.equal(method.head.prototypes, before)
 
 
 def test_the_teacher_gets_no_gradient_follows_the_student_and_is_kept():

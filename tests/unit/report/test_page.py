@@ -14,9 +14,10 @@ from PIL import Image
 
 from kidney_ssl.errors import InputError
 from kidney_ssl.jsonfile import write_json
+from kidney_ssl.methods import METHODS
 from kidney_ssl.report.charts import Axis, Curve, ForestRow, forest, panels
 from kidney_ssl.report.images import embed, grey
-from kidney_ssl.report.names import arm_name, worded
+from kidney_ssl.report.names import WORDS, arm_name, worded
 from kidney_ssl.report.page import read_study, write_page
 from kidney_ssl.report.pictures import OVER_HEAT, overlaid
 from kidney_ssl.report.sections.curves import equal
@@ -506,7 +507,8 @@ def test_an_interval_never_reads_as_zero_where_it_is_not(value, half):
 
 
 def test_arms_have_names_and_no_two_of_a_study_the_same():
-    for file in ("params.yaml", "studies/kits23.yaml", "studies/budgets.yaml"):
+    assert set(METHODS) <= set(WORDS["arms"])
+    for file in ("params.yaml", "studies/kits23.yaml", "studies/budgets.yaml", "studies/lits.yaml"):
         arms = read_yaml((ROOT / file).read_text(encoding="utf-8"))["arms"]
         names = [arm_name(arm) for arm in arms]
         assert len(set(names)) == len(names)

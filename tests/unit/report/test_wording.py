@@ -241,6 +241,11 @@ def test_a_study_says_its_own_organ_and_keys_stay(text, expected):
     assert spoken(text, {"organ": "kidney", "tumor": "tumor", "cyst": "cyst"}) == text
 
 
+def test_a_plural_fits_the_organ():
+    names = {"organ": "pancreas", "tumor": "metastasis", "cyst": "cyst"}
+    assert spoken("kidneys, tumors, a tumor", names) == "pancreases, metastases, a metastasis"
+
+
 def test_an_article_fits_the_organ():
     assert spoken("A kidney, without a kidney", LIVER | {"organ": "adrenal gland"}) == (
         "An adrenal gland, without an adrenal gland"

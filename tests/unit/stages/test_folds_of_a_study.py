@@ -29,6 +29,13 @@ class Ended:
         return self.code
 
 
+def copied(copy: Path) -> None:
+    """A copy with results of the project's own study."""
+    (copy / "metrics").mkdir(parents=True)
+    for name in ("folds.json", "plan.json"):
+        (copy / "metrics" / name).write_text("{}")
+
+
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     """A project's folder with everything that trains left out; what was saved."""
@@ -43,7 +50,7 @@ def project(tmp_path, monkeypatch):
         yield lambda _command, _environment, cwd: Ended(cwd, 0)
 
     monkeypatch.setattr(folds, "ended_together", started)
-    monkeypatch.setattr(folds, "_make_copy", lambda copy: copy.mkdir(parents=True))
+    monkeypatch.setattr(folds, "_make_copy", copied)
     monkeypatch.setattr(folds, "_share", lambda _copy, _settings: None)
     monkeypatch.setattr(folds, "_read", lambda _copy, _settings: None)
     monkeypatch.setattr(folds, "_save", lambda _copy, name: saved.append(name))
@@ -58,13 +65,16 @@ def test_a_study_is_run_by_its_own_parameters_and_kept_beside_the_users(project)
     before = (folder / "params.yaml").read_text()
     folds.main("", "small")
     assert (folder / "params.yaml").read_text() == before
-    assert saved == [f"small-fold-{fold}" for fold in range(5)]
+    assert saved == [f"small-fold-{fold}" for fold in range(5)]  # and nothing of the project's own results
     kept = {path.relative_to(folder).as_posix() for path in (folder / "results").rglob("*") if path.is_file()}
     of_folds = {f"results/small/fold-{fold}/{one}" for fold in range(5) for one in KEPT}
     assert kept == {"results/small/folds.json", "results/small/folds.md"} | of_folds
     shown = [json.loads((folder / f"results/small/fold-{fold}/summary.json").read_text()) for fold in range(5)]
     cases = read_yaml((folder / "studies/small.yaml").read_text())["phantom"]["cases"]
     assert shown == [[cases, fold] for fold in range(5)]
+    (folder / "results/small/fold-0/left.json").touch()
+    folds.main("", "small")
+    assert not (folder / "results/small/fold-0/left.json").exists()
     assert not (folder / "metrics").exists()
     assert not (folder / "report").exists()
     assert not list((folder / folds.COPIES).glob("*fold*"))
@@ -73,10 +83,17 @@ def test_a_study_is_run_by_its_own_parameters_and_kept_beside_the_users(project)
 def test_the_study_of_params_yaml_has_its_results_where_they_were(project):
     folder, saved = project
     folds.main()
-    assert saved == [f"fold-{fold}" for fold in range(5)]
+    count = read_yaml((folder / "params.yaml").read_text())["data"]["folds"]
+    assert saved == [f"fold-{fold}" for fold in range(count)]
     assert (folder / "metrics/folds.json").exists()
     assert (folder / "report/folds.md").read_text() == "table"
     assert not (folder / "results").exists()
+
+
+@pytest.mark.parametrize("name", ["../small", "sub/small", "/tmp/small", "small.yaml"])
+def test_a_study_is_a_name_in_studies(name, project):
+    with pytest.raises(InputError, match="no study of studies/"):
+        folds.main("", name)
 
 
 def test_a_study_that_is_not_there_is_one_line(project):

@@ -34,7 +34,8 @@ PARAMS = {
         "random": {"weights": "initial/random", "augmentation": "none"},
         "good": {"weights": "pretrain/cpc", "augmentation": "none"},
     },
-    "data": dict.fromkeys(("source", "cases", "exclude", "folds", "fold", "validation", "seed")),
+    "data": dict.fromkeys(("source", "cases", "exclude", "folds", "fold", "validation", "seed", "classes")),
+    "select": {"min_tumor_px": 10},
     "phantom": {"seed": 0},
     "budgets": [[100, 0]],
     "initialize": {"random": {"seeds": [0]}},
@@ -177,5 +178,8 @@ def test_what_is_added_after_results_exist_is_listed_and_stays_so():
 
 def test_other_data_begin_a_new_plan():
     first = plan_history(PARAMS, {}, None)
-    other = PARAMS | {"phantom": {"seed": 1}, "budgets": [[25, 0], [100, 0]]}
-    assert plan_history(other, first, plan_hash(PARAMS))["added"] == []
+    budgets = {"budgets": [[25, 0], [100, 0]]}
+    liver = {"data": PARAMS["data"] | {"classes": {"organ": "liver"}}}
+    for data in ({"phantom": {"seed": 1}}, {"select": {"min_tumor_px": 20}}, liver):
+        assert plan_history(PARAMS | budgets | data, first, plan_hash(PARAMS))["added"] == []
+    assert plan_history(PARAMS | budgets, first, plan_hash(PARAMS))["added"]
