@@ -252,7 +252,7 @@ def _read_header(path: Path, stream: BinaryIO) -> _Stored:
         offset = int(header["vox_offset"])
         unit, mm = UNITS.get(int(header["xyzt_units"]) % 8, UNITS[0])
         affine[:3] *= mm
-        qform, pixdim_mm = header.get_qform(coded=True)[0], header["pixdim"][1:4] * mm
+        pixdim_mm = header["pixdim"][1:4] * mm
     except (HeaderDataError, WrapStructError, ValueError, OverflowError) as error:
         raise InputError(f"{path}: damaged NIfTI header ({one_line(str(error))})") from error
     if bytes(header["magic"])[:2] != b"n+":
@@ -276,8 +276,17 @@ def _read_header(path: Path, stream: BinaryIO) -> _Stored:
         )
     stream.seek(offset)
     turn, back, grid = _orient(path, affine, shape, unit)
-    grid = replace(grid, findings=(*grid.findings, *header_findings(affine, qform, pixdim_mm)))
+    qform, damaged = _qform(header)
+    grid = replace(grid, findings=(*grid.findings, *damaged, *header_findings(affine, qform, pixdim_mm)))
     return _Stored(shape, dtype, 1.0 if slope is None else slope, intercept or 0.0, turn, back, grid)
+
+
+def _qform(header: nib.Nifti1Header) -> tuple[np.ndarray | None, Findings]:
+    """Affine of the qform, None if there is none, and a note if it is damaged: where it was needed it was refused."""
+    try:
+        return header.get_qform(coded=True)[0], ()
+    except (HeaderDataError, ValueError):  # a quaternion longer than 1
+        return None, ("its qform is damaged; the sform was taken",)
 
 
 def _orient(

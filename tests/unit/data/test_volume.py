@@ -285,7 +285,12 @@ def test_a_header_that_contradicts_itself_is_noted_and_its_sform_taken(
         header["qform_code"] = 1
         header["quatern_b"] = np.nan
 
-    for change, word in ((other_axes, "LPS by its qform"), (other_spacing, "9 x 9 x 9 by pixdim"), (broken_qform, "")):
+    def long_qform(header: nib.Nifti1Header) -> None:
+        header["qform_code"] = 1
+        header["quatern_b"], header["quatern_c"] = 1, 1e-3
+
+    words = {other_axes: "LPS by its qform", other_spacing: "9 x 9 x 9 by pixdim", broken_qform: ""}
+    for change, word in (words | {long_qform: "its qform is damaged; the sform was taken"}).items():
         grid = read_grid(save(tmp_path / "volume.nii", nifti(ball(), affine, change=change)))
         assert grid.spacing_mm == pytest.approx((5.0, 0.8, 0.8))
         (said,) = judge(grid.findings)
@@ -403,6 +408,10 @@ BAD_HEADERS = {
     "no spacing": (changed(affine=affine_of(KITS, (1, 0, 1))), "affine is singular"),
     "two axes alike": (changed(affine=affine_of("IIL")), "affine is singular"),
     "affine with NaN": (changed(srow_x=np.nan), "affine is singular or not finite"),
+    "a quaternion longer than 1, alone": (
+        changed(sform_code=0, qform_code=1, quatern_b=1, quatern_c=1e-3),
+        "damaged NIfTI header",
+    ),
     "no codes": (changed(sform_code=0, qform_code=0), "no orientation"),
     "unknown type": (changed(datatype=999), "damaged NIfTI header"),
     "voxels inside the header": (changed(vox_offset=16), "damaged NIfTI header"),
