@@ -114,6 +114,27 @@ def pair(image: str, label: str = "./labelsTr/liver_0.nii.gz") -> dict[str, Any]
 
 
 @pytest.mark.parametrize(
+    ("said", "match"),
+    [
+        ({1: "tumor", 2: "none"}, "label 1 is 'liver', and the study says tumor; correct data.classes.labels"),
+        ({1: "tumor", 2: "tumor"}, "label 1 is 'liver', and the study says tumor"),
+        ({1: "organ", 2: "none"}, "label 2 is 'cancer', and the study says none"),
+        ({1: "organ", 2: "cyst"}, "label 2 is 'cancer', and the study says cyst"),
+    ],
+)
+def test_tumor_is_what_the_task_calls_so_and_nothing_else(said: dict[int, str], match: str, tmp_path: Path) -> None:
+    listed(tmp_path, described("liver"))
+    with pytest.raises(InputError, match=match):
+        find_msd_cases(tmp_path, said)
+    assert find_msd_cases(tmp_path, {1: "none", 2: "tumor"})
+
+
+def test_where_no_name_tells_of_a_tumor_the_study_decides(tmp_path: Path) -> None:
+    listed(tmp_path, described("liver", labels={"0": "fond", "1": "foie", "2": "masse"}))
+    assert find_msd_cases(tmp_path, LIVER)
+
+
+@pytest.mark.parametrize(
     ("content", "match"),
     [
         ("{", "not a task of the Decathlon"),
