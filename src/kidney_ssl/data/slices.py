@@ -21,6 +21,7 @@ from kidney_ssl.schema import MASK_TUMOR, SPLITS, TRAIN
 # Reads one case: (slices, H, W) int16 HU, (slices, H, W) uint8 labels, (row, column) spacing in mm, and findings.
 ReadCase = Callable[[str], tuple[np.ndarray, np.ndarray, tuple[float, float], Findings]]
 BOX = ["top", "bottom", "left", "right"]  # half-open, in native pixels
+ENOUGH = 10  # chosen slices of a case that tell of it: fewer may all lie in blank ends of a sound volume
 
 
 def store_slices(
@@ -104,10 +105,10 @@ def _cut_case(
             if masks:
                 masked[row] = mask
         training = slices[split == TRAIN]
-        of_body = (
-            *label_findings(int(lost.sum()), int(np.count_nonzero(labels[slices]))),
-            *body_findings(int(np.count_nonzero(body_px == 0)), len(slices)),
-        )
+        blank = body_findings(int(np.count_nonzero(body_px == 0)), len(slices))
+        if len(slices) < ENOUGH:
+            blank = tuple(finding.removeprefix("labels: ") for finding in blank)
+        of_body = (*label_findings(int(lost.sum()), int(np.count_nonzero(labels[slices]))), *blank)
         tumor_hu, counts = np.unique(volume[training][labels[training] == MASK_TUMOR], return_counts=True)
         return {
             "images": images,

@@ -133,14 +133,23 @@ def emptied(case: str, *, slices: int) -> tuple:
     return image, labels, *rest
 
 
-def test_slices_without_a_body_are_noted_and_refuse_a_case_that_has_hardly_any_other(
-    rows: pd.DataFrame, tmp_path: Path
-) -> None:
+def test_a_slice_without_a_body_is_noted(rows: pd.DataFrame, tmp_path: Path) -> None:
     taken = rows.loc[rows["case"] == "case_00000", "slice"]
-    found = store(rows, tmp_path / "few", reader=partial(emptied, slices=int(taken.min()) + 1))
+    found = store(rows, tmp_path, reader=partial(emptied, slices=int(taken.min()) + 1))
     assert found["case_00000"] == (f"no body found in 1 of {len(taken)} slices, which are kept whole",)
-    with pytest.raises(InputError, match=r"case_00000: no body found in .* slice\.body_opening_mm.*\[labels\]"):
-        store(rows, tmp_path / "most", reader=partial(emptied, slices=12))
+
+
+@pytest.mark.parametrize(("chosen", "refused"), [(1, False), (9, False), (10, True)])
+def test_a_case_without_a_body_is_refused_where_enough_slices_were_chosen_to_tell(
+    rows: pd.DataFrame, tmp_path: Path, chosen: int, refused: bool
+) -> None:
+    of_case = rows[rows["case"] == "case_00000"].iloc[[0] * chosen].assign(slice=range(chosen))
+    said = f"no body found in {chosen} of {chosen} slices, which are kept whole"
+    if refused:
+        with pytest.raises(InputError, match=rf"case_00000: {said}; .* slice\.body_opening_mm.*\[labels\]"):
+            store(of_case, tmp_path, reader=partial(emptied, slices=12))
+    else:
+        assert store(of_case, tmp_path, reader=partial(emptied, slices=12)) == {"case_00000": (said,)}
 
 
 def test_number_of_workers_changes_no_byte(rows: pd.DataFrame, tmp_path: Path) -> None:
