@@ -9,10 +9,10 @@ from kidney_ssl.errors import InputError
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a subcommand; bad input ends in one line and exit code 1.
+    """Run a subcommand; bad input is reported in one line with exit code 1.
 
     Args:
-        arguments: those of the command line by default.
+        arguments: words of the command; those of the command line by default.
     """
     parser = argparse.ArgumentParser(prog="kidney-ssl", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     clean = commands.add_parser("clean", help="empty the run store, checkpoints and logs; no data, no result, no cache")
     clean.set_defaults(run=_clean)
     given = parser.parse_args(arguments)
-    os.environ["MPLBACKEND"] = "agg"  # a notebook's shell names a backend that only the notebook has
+    os.environ["MPLBACKEND"] = "agg"  # a notebook's shell sets a backend that does not exist outside it
     try:
         given.run(given)
     except InputError as error:

@@ -1,10 +1,10 @@
-"""Versions of code: which modules a piece of work imports, and a hash of what each of them says.
+"""Versions of code: the modules that a piece of work imports, each with a hash of its text.
 
-A comment, a docstring or a blank line changes no version; nor does a module that is not imported. DVC's stages, stored
-runs and checkpoints are all kept under these versions, so that an edit repeats exactly the work that it can change.
+Comments, docstrings, blank lines and modules that are not imported change no version. DVC's stages, stored runs and
+checkpoints are all kept under these versions, so that an edit repeats only the work that it can change.
 
-Imports are read from the sources, wherever in a file they are written, so a version covers at least what is loaded. A
-module that is imported by a name made at run time (a method, an augmentation) is given as a root by who imports it.
+Imports are read from the sources, wherever they are in a file, so a version covers at least what is loaded. A module
+whose name is only known at run time (a method, an augmentation) must be given as a root by the caller.
 """
 
 import ast
@@ -22,17 +22,17 @@ NOT_IMPORTED = ("TYPE_CHECKING", "typing.TYPE_CHECKING", "__name__ == '__main__'
 
 
 def code_version(*roots: str, packages: dict[str, Path] | None = None) -> dict[str, str]:
-    """Hash every module that some modules import, directly or not, and the data files that these name.
+    """Hash the given modules, every module that they import, directly or not, and the data files that they name.
 
     Args:
         roots: dotted names of modules.
-        packages: folder of each package whose modules count, by name; kidney_ssl alone by default.
+        packages: package name -> folder; only modules of these packages are hashed. By default kidney_ssl alone.
 
     Returns:
-        Module, or package and data file, -> 16 hexadecimal digits, sorted.
+        Module name, or package and data file, -> 16 hexadecimal digits, sorted.
 
     Raises:
-        ValueError: a root is no module of the packages.
+        ValueError: a root is not a module of the packages.
     """
     folders = SOURCES if packages is None else packages
     found: dict[str, str] = {}
@@ -56,7 +56,7 @@ def code_version(*roots: str, packages: dict[str, Path] | None = None) -> dict[s
 def significant(source: bytes) -> str:
     """A module's text without comments, docstrings and blank lines; the same on every version of Python.
 
-    Strings keep what they hold, blank lines and `#` among it.
+    Strings stay as they are, including blank lines and `#` inside them.
     """
     text = source.decode()
     lines = text.splitlines(keepends=True)
@@ -74,12 +74,12 @@ def significant(source: bytes) -> str:
 
 
 def _is_string(node: ast.AST) -> TypeGuard[ast.Expr]:
-    """Whether a statement is a string and does nothing: a docstring."""
+    """Whether a statement is only a string, such as a docstring."""
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
 def _whole_lines(node: ast.Expr, lines: list[str]) -> range | None:
-    """Rows of a statement that shares none of them with another one."""
+    """Rows of a statement, or None if it shares a row with another statement."""
     first, last = node.lineno, node.end_lineno or node.lineno
     before = lines[first - 1].encode()[: node.col_offset]
     behind = lines[last - 1].encode()[node.end_col_offset :]
@@ -88,9 +88,9 @@ def _whole_lines(node: ast.Expr, lines: list[str]) -> range | None:
 
 @cache
 def _read(package: str, source: bytes) -> tuple[str, list[str], frozenset[str]]:
-    """Hash of a module's text, what it may import (attributes of modules among it), and the strings that it holds.
+    """Hash of a module's text, the names that it may import (including attributes of modules), and its strings.
 
-    Imports for type checkers, and of a module that is run and not imported, are left out.
+    Imports under `TYPE_CHECKING` and under `__name__ == "__main__"` are left out.
     """
     imported: list[str] = []
     strings: set[str] = set()
@@ -117,7 +117,7 @@ def _hash(content: bytes) -> str:
 
 
 def _file(name: str, folders: dict[str, Path]) -> Path | None:
-    """A module's file, or None if it is of no such package or an attribute of a module."""
+    """A module's file, or None if the name is outside these packages or is an attribute of a module."""
     package, *rest = name.split(".")
     if package not in folders:
         return None
@@ -126,9 +126,9 @@ def _file(name: str, folders: dict[str, Path]) -> Path | None:
 
 
 def _data_files(folder: Path, named: frozenset[str]) -> list[Path]:
-    """Files of a module's folder that are no code and that it names; with them all others beside these.
+    """Data files in a module's folder whose names occur in its strings, with all files next to them.
 
-    A template names others, so that the whole folder counts.
+    A template may include other templates, so the whole folder counts.
     """
     files = [file for file in folder.rglob("*") if file.is_file() and file.suffix not in (".py", ".pyc")]
     beside = {file.parent for file in files if file.name in named}

@@ -1,7 +1,7 @@
-"""The typed form of `params.yaml`: unknown keys refused, errors of one line naming the key.
+"""The typed form of `params.yaml`: unknown keys are refused, and errors are one line that names the key.
 
-Only the stages read it; the library gets plain values and paths. The meaning, unit and source of each key stand
-above it in `params.yaml`, the one place where a person looks for them.
+Only the stages read it; the library gets plain values and paths. The meaning, unit and source of each key are
+explained in `params.yaml` only.
 """
 
 import os
@@ -37,18 +37,18 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1, le=10**9)]
-Processes = Annotated[int, Field(ge=1, le=1024)]  # or threads, or connections: more would only harm the machine
+Processes = Annotated[int, Field(ge=1, le=1024)]  # also of threads and connections; more would overload the machine
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
-# A folder is called so, with endings, and a row of a table.
+# Names files, folders and table rows; 100 characters leave room for a file ending.
 Name = Annotated[str, Field(pattern=r"^[a-z0-9_]+$", max_length=100)]
 Percent = Annotated[int, Field(ge=1, le=100)]
-# A path or an address: never empty, no control characters, no half of a character.
+# A path or an address: not empty, no control characters.
 Text = Annotated[str, Field(pattern=r"^[^\x00-\x1f]+$")]
 Case = Annotated[str, Field(pattern=f"^{CASE}$")]
 Word = Annotated[str, Field(pattern=r"^[a-z]+( [a-z]+)*$")]
-# Whether timm has a network is looked up by `stages.params`; here nothing imports it.
+# `stages.params` checks that timm has the network; this module does not import timm.
 Network = Annotated[str, Field(pattern=r"^(resnet18|resnet34|resnet50|efficientnet_lite0|timm:[a-z0-9_.]+)$")]
-MOST = 20  # complaints in the line of an error
+MOST = 20  # problems named in an error line
 
 
 def _plain(options: dict[str, Any]) -> dict[str, Any]:
@@ -65,9 +65,9 @@ def _ascending(seeds: list[int]) -> list[int]:
     return seeds
 
 
-# Of networks that are replicates of one another. Ascending, so that their folder tells which one is number 0.
+# Seeds of replicate networks. Ascending, so that the order of their files gives each replicate's number.
 Seeds = Annotated[list[Seed], Field(min_length=1), AfterValidator(_ascending)]
-# What a method's or an augmentation's own model checks further, where its file is imported.
+# Options of a method or an augmentation; its own model checks them further when its file is imported.
 PlainOptions = Annotated[dict[str, Any], AfterValidator(_plain)]
 
 
@@ -77,7 +77,7 @@ def _refuse_unknown(name: str, known: Collection[str], key: str = "") -> None:
 
 
 def _one_of(known: Collection[str]) -> AfterValidator:
-    """A key whose value is one of these names."""
+    """Validator of a key whose value must be one of these names."""
 
     def check(name: str) -> str:
         _refuse_unknown(name, known)
@@ -86,14 +86,15 @@ def _one_of(known: Collection[str]) -> AfterValidator:
     return AfterValidator(check)
 
 
-EXPERIMENTS = "/.dvc/tmp/exps/"  # of a project, where DVC makes copies of it to run experiments in
+EXPERIMENTS = "/.dvc/tmp/exps/"  # where DVC puts the copies of a project in which it runs experiments
 
 
 def _path(key: str, text: str, *, shared: bool = True) -> Path:
-    """A path of the file with its environment variables and `~` filled in.
+    """A path from the parameter file with environment variables and `~` filled in.
 
-    DVC copies what is in git to run an experiment (`dvc exp run --temp`, `--queue`). A relative path that is not in
-    such a copy is the project's: volumes are not fetched and trainings not made again. Not if it is not `shared`.
+    To run an experiment (`dvc exp run --temp`, `--queue`), DVC copies what is in git. A relative path that does not
+    exist in the copy then refers to the original project, so that volumes are not fetched and networks not trained
+    again. With `shared` false the path always refers to the copy.
     """
     text = os.path.expandvars(text)
     if "$" in text:
@@ -107,13 +108,13 @@ def _path(key: str, text: str, *, shared: bool = True) -> Path:
 
 
 class Section(BaseModel):
-    """A block of params.yaml: no unknown key, no silent conversion of types, no infinity, no change after reading."""
+    """A block of params.yaml: no unknown keys, no silent type conversion, no infinity, immutable after reading."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class Classes(Section):
-    """What organ, tumor and cyst are called, how many organs there are, and what the values of the labels stand for."""
+    """Names of organ, tumor and cyst, the number of organs, and the meaning of the label values."""
 
     organ: Word
     tumor: Word
@@ -131,7 +132,7 @@ class Classes(Section):
 
 
 class Data(Section):
-    """Where the volumes come from and which cases take part."""
+    """Source of the volumes, and the cases that are used."""
 
     source: Literal["phantom", "kits23", "directory", "msd"]
     root: Text | None
@@ -168,7 +169,7 @@ class Data(Section):
 
     @property
     def in_place(self) -> bool:
-        """Whether the volumes are the user's own, read where they lie."""
+        """Whether the volumes are the user's own and are read from their own folder."""
         return self.source in ("directory", "msd")
 
     @property
@@ -183,18 +184,18 @@ class Data(Section):
 
     @property
     def phantom_store(self) -> Path:
-        """The folder to make phantom volumes in: an experiment's copy has its own, for parameters of its own."""
+        """The folder for phantom volumes; each experiment's copy has its own, since its parameters may differ."""
         return _path("data.raw_dir", self.raw_dir, shared=False)
 
     @property
     def patients_given(self) -> Path | str | None:
-        """The table of patients, with its variables filled in, or the pattern, see `data.patients.patients_of`."""
+        """The path of the patient table with variables filled in, or the pattern; see `data.patients.patients_of`."""
         is_file = self.patients is not None and self.patients.endswith(".csv")
         return _path("data.patients", str(self.patients)) if is_file else self.patients
 
 
 class Phantom(Section):
-    """The embedded study's volumes."""
+    """Synthetic CT volumes of the default study."""
 
     cases: Annotated[int, Field(ge=3, le=100_000)]
     size: Annotated[int, Field(ge=64, le=512)]
@@ -216,26 +217,26 @@ class Kits23(Section):
 
 
 class Select(Section):
-    """Which slices take part."""
+    """Which slices are used."""
 
     min_tumor_px: Count
     seed: Seed
 
 
 class Slice(Section):
-    """The standardised frame."""
+    """The standardised image of a slice."""
 
     image_size: Annotated[int, Field(ge=32, le=1024)]
     body_hu: Annotated[int, Field(ge=-900, le=0)]
     body_opening_mm: Positive
 
 
-# A list of the file becomes a tuple; its members stay strict.
+# A list in the file becomes a tuple; its members are still checked strictly.
 Rectangle = Annotated[tuple[Fraction, Fraction, Fraction, Fraction], Field(strict=False)]
 
 
 class Regions(Section):
-    """The rectangles around the organ, searched for or given."""
+    """The rectangles around the organ, found from the data or given."""
 
     share: Annotated[float, Field(gt=0, le=1)]
     left: Rectangle | None
@@ -253,7 +254,7 @@ class Regions(Section):
 
     @property
     def by_hand(self) -> dict[str, Rectangle] | None:
-        """The given rectangles by name; None: to be found."""
+        """The given rectangles by name; None if they are to be found from the data."""
         given = {name: getattr(self, name) for name in (*REGIONS, SINGLE) if getattr(self, name)}
         return given or None
 
@@ -274,13 +275,13 @@ class Normalize(Section):
 
 
 class RandomWeights(Section):
-    """Random initial weights, drawn once with each seed."""
+    """Random initial weights, drawn once for each seed."""
 
     kind: Literal["random"] = "random"
     seeds: Seeds
 
 
-ONE = [0]  # seeds of published weights: one set, as if drawn with this seed
+ONE = [0]  # seeds of published weights: there is one set, which counts as seed 0
 
 
 class TorchvisionWeights(Section):
@@ -297,7 +298,7 @@ class TorchvisionWeights(Section):
 
 
 class PublishedWeights(Section):
-    """What all other weights say, see `kidney_ssl.models.published`."""
+    """Keys shared by all other published weights, see `kidney_ssl.models.published`."""
 
     seeds: ClassVar[list[int]] = ONE
     file: Text
@@ -343,7 +344,7 @@ class PackageWeights(PublishedWeights):
 
 
 def _kind(block: Any) -> Any:
-    """The kind of initial weights that a block describes; the two oldest need not say it."""
+    """The kind of initial weights that a block describes; random and torchvision weights need not name it."""
     if not isinstance(block, dict):
         return getattr(block, "kind", None)
     kind = block.get("kind", "torchvision" if "file" in block else "random")
@@ -390,13 +391,13 @@ class Optimization(Section):
 
 
 class Recipe(Optimization):
-    """How weights are updated, and which epoch of a fine-tuning is kept."""
+    """How weights are updated, and which epoch of fine-tuning is kept."""
 
     select: Literal["best", "last"]
 
 
 class Recipes(Section):
-    """The recipes by name, looked at before they are laid under the blocks that name one."""
+    """The recipes by name, checked before they become defaults of the blocks that name one."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -404,16 +405,16 @@ class Recipes(Section):
 
 
 def _with_recipe(block: Any, recipes: dict[str, Any], key: str, takes: type[Optimization]) -> Any:
-    """Lay what a block takes of the recipe that it names under it."""
+    """Use the named recipe's values as defaults of a block, as far as the block has these keys."""
     if not isinstance(block, dict) or "recipe" not in block:
         return block
-    if block["recipe"] not in list(recipes):  # of a list, since what was given need not be hashable
+    if block["recipe"] not in list(recipes):  # a list, because the given value may be unhashable
         raise ValueError(f"{key}.recipe: unknown {_given(block['recipe'])}, known: {', '.join(recipes)}")
     return {name: value for name, value in recipes[block["recipe"]].items() if name in takes.model_fields} | block
 
 
 class Common(Optimization):
-    """How a pretraining trains: values that the blocks of `pretrain.methods` share."""
+    """Settings of a pretraining; `pretrain.common` gives the defaults for all blocks of `pretrain.methods`."""
 
     recipe: Name
     epochs: Count
@@ -426,14 +427,14 @@ class Common(Optimization):
 
 
 class Method(Common):
-    """A pretraining, once with each seed: method, what it starts from, the shared values and what the block changes."""
+    """A pretraining, run once for each seed: method, initial weights, and the settings of `Common`."""
 
     method: Annotated[str, _one_of(METHODS)]
     start: Name
 
 
 class Shared(Section):
-    """What the blocks of `pretrain.methods` share, looked at before it is laid under each of them."""
+    """Shared settings of `pretrain.methods`, checked before they become defaults of each block."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -452,7 +453,7 @@ class Pretrain(Shared):
     @model_validator(mode="before")
     @classmethod
     def _complete_blocks(cls, content: Any) -> Any:
-        """Lay `common` under each block; a wrong value in it is reported once, where it stands."""
+        """Use `common` as defaults of each block; a wrong value in it is reported once, under `common`."""
         if not isinstance(content, dict):
             return content
         Shared.model_validate(content)
@@ -464,7 +465,7 @@ class Pretrain(Shared):
 
 
 class Arm(Section):
-    """What an arm starts from, and how its training slices are augmented."""
+    """Initial weights of an arm, and how its training slices are augmented."""
 
     weights: Annotated[str, Field(pattern=r"^(initial|pretrain)/[a-z0-9_]+$")]
     augmentation: Annotated[str, _one_of(AUGMENTATIONS)]
@@ -474,7 +475,7 @@ class Arm(Section):
 
 
 class Finetune(Recipe):
-    """Training of the classifier, the same for every arm but for those that name another recipe."""
+    """Training of the classifier: the same for every arm, except arms that name another recipe."""
 
     recipe: Name
     epochs: Count
@@ -488,7 +489,7 @@ class Finetune(Recipe):
 
 
 class Analysis(Section):
-    """What was decided before the figures were seen; the report prints it with its hash."""
+    """The analysis plan, decided before results were seen; the report prints it with its hash."""
 
     baseline: Name
     primary: Literal["auroc_against_kidney", "auroc", "accuracy", "f1"]
@@ -499,7 +500,7 @@ class Analysis(Section):
 
 
 class Explain(Section):
-    """Which slices and which maps are shown and measured."""
+    """Which slices get Grad-CAM maps, and of which layer."""
 
     percent: Literal[100]
     seed: Seed
@@ -510,7 +511,7 @@ class Explain(Section):
 
 
 class Report(Section):
-    """What stands beside this run's figures."""
+    """Published results that the report shows next to this study's."""
 
     published: bool
 
@@ -518,7 +519,8 @@ class Report(Section):
 class Compute(Section):
     """How the machine is used.
 
-    `threads`, `precision`, `devices`, `nodes`, `cudnn_benchmark` and `compile` change trained bits, the rest does not.
+    `threads`, `precision`, `devices`, `nodes`, `cudnn_benchmark` and `compile` change the trained weights in their
+    last bits; the other keys do not.
     """
 
     workers: Processes
@@ -569,7 +571,7 @@ class Params(Section):
     @model_validator(mode="before")
     @classmethod
     def _complete_recipes(cls, content: Any) -> Any:
-        """Lay recipes under the blocks that name them; a wrong value in one is reported once, where it stands."""
+        """Use recipes as defaults of the blocks that name them; a wrong value is reported once, under `recipes`."""
         if not isinstance(content, dict):
             return content
         recipes = Recipes.model_validate(content).model_dump()["recipes"]
@@ -586,19 +588,20 @@ class Params(Section):
         return whole
 
     def finetune_of(self, arm: str) -> dict[str, Any]:
-        """The section `finetune` as plain data, with the recipe that an arm names laid over its own."""
+        """The section `finetune` as plain data; values of the recipe that an arm names replace its own."""
         named = self.arms[arm].recipe
         own = self.finetune.model_dump(mode="json")
         return own if named is None else own | self.recipes[named].model_dump(mode="json") | {"recipe": named}
 
     def replicate(self, weights: str, seed: int) -> int:
-        """Seed of the weights that a training starts from: replicate number `seed`, counted round if there are fewer.
+        """Seed of the weights that a training starts from: replicate number `seed` modulo the number of replicates.
 
-        So trainings of one seed start from one replicate, at every label budget and whatever other seeds there are.
+        Trainings of the same seed thus start from the same replicate, at every label budget and regardless of which
+        other seeds are run.
 
         Args:
             weights: "initial/<name>" or "pretrain/<name>".
-            seed: of the training that starts from them.
+            seed: seed of the training that starts from these weights.
         """
         kind, _, name = weights.partition("/")
         block = self.pretrain.methods[name] if kind == "pretrain" else self.initialize[name]
@@ -606,13 +609,13 @@ class Params(Section):
         return seeds[seed % len(seeds)]
 
     def weights_file(self, weights: str, seed: int) -> Path:
-        """File of the weights that a training starts from; arguments as of `replicate`."""
+        """File of the weights that a training starts from; the arguments are those of `replicate`."""
         return Path(f"models/{weights}/{self.replicate(weights, seed)}.safetensors")
 
-    @computed_field  # type: ignore[prop-decorator] # mypy knows no decorator above property; pydantic asks for this
+    @computed_field  # type: ignore[prop-decorator] # mypy rejects decorators on a property, but pydantic needs this one
     @property
     def budgets(self) -> list[tuple[int, int]]:
-        """Percent and seed of the runs of every arm, sorted."""
+        """Percent and seed of each run of an arm, sorted; the same for every arm."""
         return sorted((percent, seed) for percent, seeds in self.runs.items() for seed in seeds)
 
     @model_validator(mode="after")
@@ -672,8 +675,8 @@ def load(path: str | Path = "params.yaml") -> Params:
     """Read and check a parameter file.
 
     Raises:
-        InputError: the file is missing, is no YAML mapping, or a key is unknown, missing or out of range; the
-            one-line message names every such key, or the first of very many.
+        InputError: the file is missing or is not a YAML mapping, or a key is unknown, missing or out of range; the
+            one-line message names up to `MOST` such keys.
     """
     path = Path(path)
     try:
@@ -694,8 +697,8 @@ def load(path: str | Path = "params.yaml") -> Params:
 
 
 def _complaint(item: Any, content: Any) -> str:
-    """One line for one of pydantic's findings: the dotted key, what is wrong, what was given."""
-    # A union adds the name of the member that was tried to the path; only keys of the file are shown.
+    """One line for one of pydantic's errors: the dotted key, what is wrong, and the given value."""
+    # For a union, pydantic adds the name of the tried member to the path; only keys of the file are shown.
     keys: list[str] = []
     for part in item["loc"]:
         inside = range(len(content)) if isinstance(content, list) else content if isinstance(content, dict) else ()
@@ -717,8 +720,8 @@ def _complaint(item: Any, content: Any) -> str:
 
 
 def _given(value: Any) -> str:
-    """What a key was set to; a few members of what is large, for an alias of YAML can make it endless."""
+    """The value of a key; only a few members of a large one, since YAML aliases can make it endless."""
     try:
         return one_line(reprlib.repr(value))
-    except ValueError:  # Python writes no number of more than 4,300 digits
+    except ValueError:  # Python does not print integers of more than 4,300 digits
         return "a number of thousands of digits"

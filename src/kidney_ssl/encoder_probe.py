@@ -1,4 +1,4 @@
-"""Linear probe and k nearest neighbours on an encoder before fine-tuning, with the labels of a run's budget."""
+"""Linear probe and k-nearest-neighbour classifier on an encoder before fine-tuning, with a run's label budget."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +16,7 @@ from kidney_ssl.models.weights import load_encoder
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-CLEAN = 256  # training slices that batch norm is re-estimated on
+CLEAN = 256  # training slices used to re-estimate batch-norm statistics
 
 
 def probe_predictions(
@@ -24,25 +24,26 @@ def probe_predictions(
 ) -> pd.DataFrame:
     """Fit probes on the features of a run's training slices and predict the test slices.
 
-    The encoder's batch-norm statistics are re-estimated on (at most `CLEAN`, evenly spaced) training slices of the
-    budget, so that a random encoder is probed under the same conditions; its weights stay.
+    The encoder's batch-norm statistics are re-estimated on at most `CLEAN` evenly spaced training slices of the
+    budget, so that a random encoder is probed under the same conditions. Its weights do not change.
 
     Args:
         data: train, the slices of the label budget, and test.
         start: encoder weights.
         network: see `classifier`.
         fabric: device and precision.
-        batch_size: slices of a batch.
+        batch_size: slices per batch.
 
     Returns:
-        case, slice, class and label of the test slices, and probabilities of each probe, NaN where it cannot be fitted.
+        case, slice, class and label of the test slices, and each probe's probabilities, NaN if it cannot be fitted.
     """
     model, _ = encoder(network, 0)
     load_encoder(model, start)
     model.to(fabric.device).eval()
     train, test = data["train"], data["test"]
     clean = torch.from_numpy(evenly_spaced(len(train), CLEAN))
-    # Dealt out like cards: neighbouring slices of a case fall into different batches, all of about one size.
+    # Every count-th slice goes into the same batch: neighbouring slices of a case are separated, and batch sizes differ
+    # by at most one.
     count = max(1, len(clean) // batch_size)
     features = []
     with fabric.autocast(), torch.inference_mode():

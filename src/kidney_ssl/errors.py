@@ -1,13 +1,13 @@
-"""The one exception that reaches a person, and the one line it is."""
+"""The exception for bad input, shown to the user as one line."""
 
-LONGEST = 300  # characters of what another program says is wrong
+LONGEST = 300  # maximum characters quoted from another program's message
 
 
 class InputError(Exception):
-    """Bad input from outside: a file, a folder, a parameter.
+    """Bad input: a file, a folder or a parameter.
 
     The message is one line that names the case, file or key and says what to do. Stages print it without a
-    traceback and exit with 1; any other exception is a fault of the program and keeps its traceback.
+    traceback and exit with code 1; any other exception is a bug and keeps its traceback.
     """
 
 
@@ -15,8 +15,8 @@ def refuse_cases(problems: dict[str, str], advice: str) -> None:
     """Raise one error that lists every bad case of a run.
 
     Args:
-        problems: case -> what is wrong with it; nothing happens when it is empty.
-        advice: what the reader can do, put at the end of the line.
+        problems: case -> what is wrong with it; if empty, nothing is raised.
+        advice: what the user can do, put at the end of the line.
 
     Raises:
         InputError: `problems` is not empty.
@@ -27,6 +27,6 @@ def refuse_cases(problems: dict[str, str], advice: str) -> None:
 
 
 def one_line(text: str) -> str:
-    """Text on one line and not without end."""
+    """Text on one line, cut to `LONGEST` characters."""
     line = "".join(one if one.isprintable() else " " for one in " ".join(text.split()))
     return line if len(line) <= LONGEST else f"{line[:LONGEST]}..."

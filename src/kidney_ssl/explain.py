@@ -9,10 +9,10 @@ from kidney_ssl.models.timm_encoder import TimmEncoder
 
 
 def grad_cam(model: nn.Module, images: Tensor, layer: str | None) -> Tensor:
-    """Positive evidence for the logit in each place of a layer's maps.
+    """Positive evidence for the logit at each position of a layer's feature maps.
 
-    L = ReLU(sum_k a_k A_k), where A_k is the layer's k-th map and a_k the mean over its places of the gradient of the
-    logit with respect to it. The tokens of a vision transformer are maps too, without its class token.
+    L = ReLU(sum_k a_k A_k), where A_k is the layer's k-th feature map and a_k the spatial mean of the gradient of the
+    logit with respect to A_k. The patch tokens of a vision transformer, without the class token, count as maps.
 
     Args:
         model: (B, 1, S, S) -> (B, 1) logits; put into evaluation mode.
@@ -20,10 +20,10 @@ def grad_cam(model: nn.Module, images: Tensor, layer: str | None) -> Tensor:
         layer: the module's name in the model; None for `default_layer`.
 
     Returns:
-        (B, h, w) float32, not negative, of the layer's size; all zero where nothing speaks for a tumor.
+        (B, h, w) float32, not negative, of the layer's size; all zero for a slice without evidence for a tumor.
 
     Raises:
-        InputError: the model has no such layer, or it gives no maps.
+        InputError: the model has no such layer, or the layer's output is not a set of maps.
     """
     try:
         module = model.get_submodule(layer or default_layer(model))
@@ -44,10 +44,10 @@ def grad_cam(model: nn.Module, images: Tensor, layer: str | None) -> Tensor:
 
 
 def default_layer(model: nn.Module) -> str:
-    """The last maps of a network: "layer4" of a ResNet."""
+    """Name of the layer with a network's last feature maps, such as "layer4" of a ResNet."""
     return model.layer if isinstance(model, TimmEncoder) else "layer4"
 
 
 def to_frame(maps: Tensor, size: int) -> Tensor:
-    """Bring maps (N, h, w) to the slices' size, (N, size, size), linearly."""
+    """Resize maps (N, h, w) bilinearly to the size of the slices, (N, size, size)."""
     return interpolate(maps[:, None], (size, size), mode="bilinear", align_corners=False)[:, 0]

@@ -1,8 +1,8 @@
-"""Files that are written beside their place and then moved into it.
+"""Atomic writing: a file is written next to its target and then moved into place.
 
-A result may be a link into DVC's cache or the run store. Who writes into a link changes what is kept there, and root
-may, whatever the file's mode says. So nothing here writes into a file that is there, and a killed writer leaves the
-file before it whole.
+A result may be a link into DVC's cache or the run store. Writing into a link would change the stored file, and root
+can do so even if the file is read-only. So nothing here writes into an existing file, and a killed process leaves the
+previous file whole.
 """
 
 import hashlib
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 
 
 def sha256(path: Path) -> str:
-    """Hash a file, without holding it in memory."""
+    """SHA-256 of a file, read in pieces."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def refuse_dangling(path: Path) -> None:
-    """Refuse a link to what is not there.
+    """Refuse a symbolic link whose target does not exist.
 
     Raises:
-        InputError: it is one.
+        InputError: the path is such a link.
     """
     if path.is_symlink() and not path.exists():
         raise InputError(
@@ -40,13 +40,13 @@ def refuse_dangling(path: Path) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Write a file beside its place; it takes the place when the block ends without an error.
+    """Write a temporary file that replaces `path` when the block ends without an error.
 
     Args:
-        path: the place; its folder is made.
+        path: the target; its folder is made.
 
     Yields:
-        The file to write, this process's own, with the ending of `path`.
+        Path of the temporary file, used by this process alone, with the ending of `path`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{os.getpid()}-{path.name}")
@@ -59,7 +59,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 with line ends as they are."""
+    """Write UTF-8 without converting line ends."""
     with replacing(path) as beside:
         beside.write_text(text, encoding="utf-8", newline="\n")
 
@@ -71,7 +71,7 @@ def write_csv(path: Path, table: "pd.DataFrame") -> None:
 
 
 def place_file(source: Path, target: Path) -> None:
-    """Put a file where another may be, by a hard link or else a copy."""
+    """Put a file at `target`, replacing any file there, by a hard link or, failing that, a copy."""
     with replacing(target) as beside:
         try:
             os.link(source, beside)

@@ -1,8 +1,8 @@
-"""Fine-tuning of the classifier: tumor against the rest, the same settings for every arm.
+"""Fine-tuning of the classifier, tumor against the rest, with the same settings for every arm.
 
-Departures from the thesis: the epoch is selected on validation or is the last (the thesis takes the best test accuracy
-and F1 of all epochs, which stand in the curves), small training sets get more epochs but no more evaluations, and the
-rate may be chosen from a grid.
+Departures from the thesis: the epoch is selected on validation or is the last one (the thesis takes the best test
+accuracy and F1 over all epochs; the curves have these too), small training sets get more epochs but no more
+evaluations, and the learning rate may be chosen from a grid.
 """
 
 import time
@@ -32,14 +32,14 @@ from kidney_ssl.schema import EVALUATED, SPLITS
 
 
 class Classification(nn.Module):
-    """The loop's task: binary cross-entropy on the logit, of slices that an augmentation may have changed."""
+    """The training loop's task: binary cross-entropy of the logit on slices, augmented if an augmentation is given."""
 
     def __init__(self, model: nn.Module, augment: Augmenting | None = None) -> None:
         super().__init__()
         self.model, self.augment = model, augment
 
     def step(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        """Mean over the batch of -y log p - (1 - y) log(1 - p), p = sigmoid(logit); only an augmentation draws."""
+        """Batch mean of -y log p - (1 - y) log(1 - p), p = sigmoid(logit); `generator` is for the augmentation."""
         images, labels = batch.images, batch.labels
         if self.augment is not None:
             with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
@@ -54,29 +54,29 @@ class Recipe(Optimization):
 
     network: str  # see `classifier`
     epochs: int  # passes over the training slices
-    batch_size: int  # slices of a batch
-    learning_rates: Sequence[float]  # to try, each the highest of its schedule
-    min_updates: int  # epochs are raised until there are this many updates; 0 for none
-    # epochs that are evaluated, at most, see `evaluated_epochs` and `affordable_evaluations`: with as many at every
-    # budget, choosing among them gains as much at every budget
+    batch_size: int  # slices per batch
+    learning_rates: Sequence[float]  # peak learning rates to try
+    min_updates: int  # epochs are added until there are this many updates; 0 for no minimum
+    # Maximum number of evaluated epochs, so that model selection is equally optimistic at every budget; see
+    # `evaluated_epochs` and `affordable_evaluations`.
     evaluations: int
     batch_norm_momentum: float  # see `classifier`; with few updates a larger one lets the statistics catch up
     select: str = "best"  # the epoch that is kept: best on validation, or last
-    extra_updates: int = 0  # epochs are raised further until there are so many more: the control `longer`
+    extra_updates: int = 0  # epochs are added until there are this many more updates: the control `longer`
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a fine-tuning gives, with the tables of `finetune`."""
+    """Result of a fine-tuning; the tables are described at `finetune`."""
 
-    curves: pd.DataFrame  # see there
-    predictions: pd.DataFrame  # see there
-    learning_rate: float  # the one that won
-    epoch: int  # the one selected
-    epochs: int  # of each rate
-    updates: int  # optimizer steps of all rates
-    seconds: float  # for logs alone, as `images`: what this process took
-    images: int  # slices that this process trained on; fewer than the run has after a resume
+    curves: pd.DataFrame
+    predictions: pd.DataFrame
+    learning_rate: float  # the selected one
+    epoch: int  # the selected one
+    epochs: int  # for each learning rate
+    updates: int  # optimizer steps of all learning rates together
+    seconds: float  # time taken by this process, only for logs
+    images: int  # slices that this process trained on, only for logs; fewer than the run's after a resume
 
 
 def finetune(
@@ -88,43 +88,43 @@ def finetune(
     context: TrainingContext,
     augment: Augmenting | None = None,
 ) -> Result:
-    """Train the whole network from an arm's initial encoder and write what came out.
+    """Train the whole network from an arm's initial encoder and write the results.
 
-    Each learning rate trains for the same epochs from the same weights in the same order of batches; the one whose
-    selected epoch has the highest validation AUROC wins, the earlier in the list on ties. Within a rate `select` says
-    which epoch is selected: the one with the highest validation AUROC, the earliest on ties, or the last. With one
-    class in validation the lowest validation loss decides instead, with a warning.
+    Each learning rate is trained for the same number of epochs, from the same weights and in the same batch order. The
+    rate whose selected epoch has the highest validation AUROC is used, the earlier in the list on ties. For each rate,
+    `select` decides which epoch is selected: the one with the highest validation AUROC (the earliest on ties) or the
+    last. If validation has only one class, the lowest validation loss decides instead, with a warning.
 
-    Several processes all call this; the first writes.
+    In distributed training every process calls this function and the first one writes.
 
     Files in `out`:
         model.safetensors: encoder and head of the selected epoch.
         curves.csv: learning_rate, epoch from 1, train_loss of that epoch, train_learning_rate of its last update,
-            validation_loss, validation_auroc, validation_accuracy, test_accuracy, test_f1, selected; one row an
+            validation_loss, validation_auroc, validation_accuracy, test_accuracy, test_f1, selected; one row per
             evaluated epoch.
         predictions.csv: part, case, slice, patient if given, class, label, probability of the selected epoch on
             validation and test.
-        epochs.npy: (E, N) float32, probabilities of the N test slices after the evaluated epochs of the rate that won.
+        epochs.npy: (E, N) float32, probabilities of the N test slices after each evaluated epoch of the selected rate.
         natural.csv: case, slice, patient if given, class, probability of the selected epoch, if `natural` is given.
 
     Args:
-        data: train, validation and test, those of the label budget; and `natural`, if wanted, slices of the test cases
-            at their natural prevalence.
+        data: train and validation slices of the label budget, test slices, and, optionally, `natural`: slices of the
+            test cases at their natural prevalence.
         start: encoder weights, see `kidney_ssl.models.weights`; the head comes from the seed.
         out: folder for the files.
         recipe: see `Recipe`.
-        context: see `TrainingContext`; each learning rate has a checkpoint of its own.
-        augment: changes each training batch; None for clean slices.
+        context: see `TrainingContext`; each learning rate has its own checkpoint.
+        augment: changes each training batch; None for no augmentation.
 
     Raises:
-        InputError: a part is empty, a case is in two parts, a natural slice is of a training or validation case, the
-            training rows are of one class, the weights do not fit, a loss is not finite, or memory is full.
+        InputError: a part is empty, a case is in two parts, a natural slice belongs to a training or validation case,
+            all training slices have one class, the weights do not fit, a loss is not finite, or memory is full.
     """
     _refuse_parts(data)
     count = len(data["train"])
     least = max(2, context.fabric.world_size)
     per_epoch = batches_per_epoch(count, recipe.batch_size, least=least)
-    # Before the extra updates, so that a longer arm has no more epochs to choose from.
+    # Computed without the extra updates, so that an arm trained for longer has no more epochs to choose from.
     trained = count * raised_epochs(per_epoch, recipe.epochs, recipe.min_updates)
     evaluated = sum(len(data[name]) for name in EVALUATED)
     evaluations = affordable_evaluations(recipe.evaluations, trained=trained, evaluated=evaluated)
@@ -196,7 +196,7 @@ def _refuse_parts(data: Mapping[str, Slices]) -> None:
 
 
 def _curves(tables: list[pd.DataFrame], rate: float, epoch: int) -> pd.DataFrame:
-    """All rates' curves below each other, the one selected row marked."""
+    """Curves of all learning rates in one table, with the selected row marked."""
     table = pd.concat(tables, ignore_index=True)
     selected = (table["learning_rate"] == rate) & (table["epoch"] == epoch)
     table = table.assign(selected=selected.astype(int))
@@ -212,5 +212,5 @@ def _predictions(data: Mapping[str, Slices], probabilities: Mapping[str, Tensor]
 
 
 def _named(frame: pd.DataFrame, *columns: str) -> pd.DataFrame:
-    """What names a row, and these columns of it."""
+    """The columns that identify a slice, and the given ones."""
     return frame[[name for name in ("case", "slice", "patient", *columns) if name in frame]].copy()

@@ -8,6 +8,6 @@ from kidney_ssl.files import write_text
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write `content` with sorted keys; a NaN or infinity is a fault of the program and raises ValueError."""
+    """Write `content` with sorted keys; NaN or infinity is a bug and raises ValueError."""
     text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False)
     write_text(path, text + "\n")

@@ -1,6 +1,6 @@
-"""A look at a pretext method before it is trained, on a few slices: which promise of its contract is broken.
+"""Check a pretext method against its contract on a few slices before it is trained.
 
-The method is copied, and the copies draw from generators of their own: the training has the same bits as without.
+The check works on copies of the method with their own random generators, so it does not change the training.
 """
 
 import copy
@@ -26,9 +26,9 @@ from kidney_ssl.methods.base import Picture, Pretext, PretextBatch
 from kidney_ssl.models.weights import encoder_state
 from kidney_ssl.pretext import Shown
 
-SLICES = 4  # that are looked at, of a training batch and of validation
-RATE = 1e-3  # of the optimizer between the two steps: their weights must differ, however little
-ROUNDING = 1e-3  # of a picture's grey values
+SLICES = 4  # slices used, of a training batch and of validation
+RATE = 1e-3  # learning rate of the update between the two steps, whose weights must differ
+ROUNDING = 1e-3  # tolerance for a picture's grey values outside their range
 HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 INTERNAL = frozenset(vars(nn.Module()))  # attributes that torch keeps in every module
 Given = Tensor | PretextBatch
@@ -37,18 +37,18 @@ Given = Tensor | PretextBatch
 def preflight(method: Pretext, train: Shown, validation: Shown, rows: Tensor, context: TrainingContext) -> None:
     """Take two steps, validate and draw pictures with copies of a method that is about to be trained.
 
-    The second step is taken twice, by the copy that took the first and by a fresh one that has its `state_dict`, as
-    after a kill. Both must give the same.
+    The second step is taken twice: by the copy that took the first, and by a fresh copy that loads its `state_dict`,
+    as after a resume. Both must give the same result.
 
     Args:
-        method: with its start weights; left as it is.
-        train: what it is shown of the pool.
-        validation: the same of validation slices.
-        rows: (B,) a training batch, of which some are taken.
-        context: where it will be trained.
+        method: the method with its initial weights; it is not changed.
+        train: the method's input from the training pool.
+        validation: the method's input from the validation slices.
+        rows: (B,) row numbers of a training batch, of which the first are used.
+        context: device and precision of the training.
 
     Raises:
-        InputError: a promise is broken; one line that names the file.
+        InputError: the method breaks its contract; one line that names the file.
     """
     look = _Look(method, context)
     chance = _global_chance()
@@ -82,7 +82,7 @@ def require_encoder(method: Pretext, label: str) -> None:
 
 
 def broken_picture(name: str, picture: Picture) -> str | None:
-    """What is wrong with a picture of this name; None if it can be drawn."""
+    """What is wrong with a picture, or None if it can be drawn."""
     if Path(f"{name}.png").name != f"{name}.png":
         return "its name is no file's name"
     images, columns = picture.images, picture.columns
@@ -97,7 +97,7 @@ def broken_picture(name: str, picture: Picture) -> str | None:
 
 
 class _Look:
-    """Looks at single promises of one method; each raises an InputError."""
+    """The single checks of one method; each raises an InputError if it fails."""
 
     def __init__(self, method: Pretext, context: TrainingContext) -> None:
         self.fabric, self.seed = context.fabric, context.seed
@@ -109,7 +109,7 @@ class _Look:
 
     @contextmanager
     def at(self, what: str) -> Iterator[None]:
-        """Name the line of the method's file at which the block fails."""
+        """Turn an exception in the block into an InputError that names the failing line of the method's file."""
         try:
             yield
         except (InputError, MemoryError, torch.OutOfMemoryError):
@@ -122,7 +122,7 @@ class _Look:
             raise InputError(f"{self.where}{line}: {what} fails ({type(error).__name__}: {message})") from error
 
     def exported(self, method: Pretext) -> None:
-        """The exported module has the encoder's names and shapes."""
+        """Check that the exported module has the encoder's parameter names and shapes."""
         with self.at("exported"):
             states = [encoder_state(module) for module in (method.encoder, method.exported)]
         encoder, found = ({name: tuple(tensor.shape) for name, tensor in state.items()} for state in states)
@@ -130,7 +130,7 @@ class _Look:
             self.refuse(f"`exported` differs from `encoder` in names or shapes ({wrong[0]})")
 
     def step(self, method: Pretext, given: Given, number: int) -> dict[str, Tensor]:
-        """Take a step as the loop does; its loss and metrics."""
+        """Take a step as the training loop does and return its loss and metrics."""
         generator = seeded(self.seed, "preflight", number, device=self.fabric.device)
         method.train()
         method.zero_grad()
@@ -159,7 +159,7 @@ class _Look:
         return {name: value.detach() for name, value in values.items()}
 
     def update(self, method: Pretext) -> None:
-        """Move the parameters, all of which are in the groups."""
+        """Update the parameters, after checking that the parameter groups have all of them."""
         with self.at("parameter_groups"):
             groups = [{"params": list(group.parameters)} for group in method.parameter_groups()]
             optimizer = torch.optim.SGD(groups, lr=RATE)
@@ -170,7 +170,7 @@ class _Look:
         optimizer.step()
 
     def evaluation(self, method: Pretext, given: Given) -> None:
-        """Validate and draw, which change nothing."""
+        """Check that validation and pictures work and change nothing."""
         before = {name: tensor.clone() for name, tensor in method.state_dict().items()}
         images = given.images if isinstance(given, PretextBatch) else given
         method.eval()
@@ -188,17 +188,17 @@ class _Look:
                 self.refuse(f"`{name}` is changed by validate or pictures, which must change nothing")
 
     def metrics(self, metrics: Any, count: int) -> None:
-        """Metrics of validation are one finite value a slice."""
+        """Check that each validation metric has one finite value per slice."""
         if not isinstance(metrics, Mapping) or "loss" not in metrics:
             self.refuse("validate must return a dict with a `loss`")
         for name, values in metrics.items():
             if not isinstance(values, Tensor) or values.shape != (count,):
                 self.refuse(f"validate gives `{name}` {_shape(values)}, which must be one value a slice, ({count},)")
-            if count > 1 and not values.isfinite().all():  # a spread of one slice is none
+            if count > 1 and not values.isfinite().all():  # one slice has no standard deviation
                 self.refuse(f"validate gives a `{name}` that is not finite")
 
     def hooks(self, method: Pretext) -> None:
-        """No hook hangs on what is exported."""
+        """Check that the exported module has no hooks."""
         for network in (method.encoder, method.exported):
             for name, module in network.named_modules():
                 if any(getattr(module, kind) for kind in HOOKS):
@@ -216,8 +216,8 @@ def _shape(value: Any) -> str:
 
 
 def _global_chance() -> tuple[Any, ...]:
-    """State of all global generators."""
-    legacy = np.random.get_state(legacy=False)["state"]["key"].tobytes()  # noqa: NPY002 - whether somebody drew from it
+    """State of all global random generators."""
+    legacy = np.random.get_state(legacy=False)["state"]["key"].tobytes()  # noqa: NPY002 - to see whether a method drew from it
     gpus = (
         tuple(state.numpy().tobytes() for state in torch.cuda.get_rng_state_all()) if torch.cuda.is_available() else ()
     )
@@ -225,11 +225,11 @@ def _global_chance() -> tuple[Any, ...]:
 
 
 def _outside(method: nn.Module) -> dict[str, Any]:
-    """What the modules of a method hold and a `state_dict` does not, by name."""
+    """Attributes of a method's modules that are not in its `state_dict`, by name."""
     found: dict[str, Any] = {}
     for prefix, module in method.named_modules():
         if type(module).get_extra_state is not nn.Module.get_extra_state:
-            continue  # it says itself what more there is
+            continue  # the module stores extra state itself
         held = {name: value for name, value in vars(module).items() if name not in INTERNAL}
         held |= {name: module.get_buffer(name) for name in module._non_persistent_buffers_set}
         found |= {f"{prefix}.{name}".lstrip("."): value for name, value in held.items()}
@@ -242,7 +242,7 @@ def _first_difference(one: Mapping[str, Any], other: Mapping[str, Any], exact: b
     return next((name for name in names if not _same(one.get(name), other.get(name), exact, seen)), None)
 
 
-# What tells the state of an object of these types.
+# How to read the state of objects of these types.
 STATES: dict[type, Callable[[Any], Any]] = {
     torch.Generator: lambda generator: generator.get_state(),
     random.Random: lambda generator: generator.getstate(),
@@ -253,7 +253,7 @@ STATES: dict[type, Callable[[Any], Any]] = {
 
 
 def _same(one: Any, other: Any, exact: bool, seen: set[int]) -> bool:  # noqa: PLR0911 - a case for each type
-    """Whether two values are alike; what cannot be looked into is."""
+    """Whether two values are equal; values of unknown types count as equal."""
     if one is other or id(one) in seen:
         return True
     if type(one) is not type(other):
@@ -274,6 +274,6 @@ def _same(one: Any, other: Any, exact: bool, seen: set[int]) -> bool:  # noqa: P
     if isinstance(one, (bool, int, float, complex, str, bytes, set, np.generic)):
         return bool(one == other) or one != one  # noqa: PLR0124 - NaN
     if isinstance(one, type) or (callable(one) and not isinstance(one, nn.Module)):
-        return True  # a class or a function
+        return True  # a class or a function has no state to compare
     mine, others = (getattr(value, "__dict__", {}) for value in (one, other))
     return _same(mine, others, exact, seen)

@@ -1,4 +1,4 @@
-"""What a pretext method is shown of a batch."""
+"""Input of a pretext method."""
 
 import numpy as np
 import pandas as pd
@@ -10,11 +10,11 @@ from kidney_ssl.methods.base import Pretext, PretextBatch
 
 
 class Shown:
-    """What a method is shown of the batches of some slices: images, masks if it reads them, or a `PretextBatch`.
+    """Builds a method's input for each batch: images, with masks if the method reads them, or a `PretextBatch`.
 
     Args:
         method: the method.
-        slices: all of a part.
+        slices: all slices of a part.
         updates: optimizer steps of the whole training.
     """
 
@@ -23,7 +23,7 @@ class Shown:
         self._places = [values.to(slices.device) for values in _places(slices.frame)] if method.reads_batch else None
 
     def __call__(self, batch: Batch) -> Tensor | PretextBatch:
-        """The slices (B, 1, S, S), or (B, 2, S, S) with the masks that they have; or those and their places."""
+        """Slices (B, 1, S, S), or (B, 2, S, S) with masks; for a method that reads places a `PretextBatch` of them."""
         images = stacked(batch.images, batch.masks)
         if self._places is None:
             return images
@@ -36,12 +36,12 @@ class Shown:
 
 
 def stacked(images: Tensor, masks: Tensor | None) -> Tensor:
-    """Slices (B, 1, S, S), with their masks (B, S, S), if there are some, as a second channel."""
+    """Slices (B, 1, S, S), with their masks (B, S, S), if given, as a second channel."""
     return images if masks is None else torch.cat([images, masks[:, None].to(images.dtype)], 1)
 
 
 def _places(frame: pd.DataFrame) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Number of the case, position, distance in mm and neighbors of each slice of a part, see `PretextBatch`."""
+    """Case number, position, distance in mm and neighbors of each slice of a part, see `PretextBatch`."""
     _, case = np.unique(frame["case"].to_numpy(), return_inverse=True)
     slices = frame["slice"].to_numpy()
     order = np.lexsort([slices, case])

@@ -1,4 +1,4 @@
-"""Pretraining: one driver for every pretext task, around the loop that fine-tuning uses too."""
+"""Pretraining with any pretext task, using the same training loop as fine-tuning."""
 
 import time
 import warnings
@@ -36,10 +36,10 @@ from kidney_ssl.preflight import broken_picture, preflight, require_encoder
 from kidney_ssl.pretext import Shown, stacked
 from kidney_ssl.schema import BACKGROUND
 
-CLEAN = 512  # training slices that batch norm is re-estimated on and that the probes are fitted on
+CLEAN = 512  # training slices used to re-estimate batch-norm statistics and to fit the probes
 PICTURED = 6  # slices in the pictures
 
-# Training features (N, width) and labels, validation features and labels, which of those show a kidney -> metrics.
+# Training features (N, width) and labels, validation features and labels, which of the latter show a kidney -> metrics.
 Probe = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray], dict[str, float]]
 
 
@@ -48,56 +48,56 @@ class Recipe(Optimization):
     """How a method is trained."""
 
     epochs: int  # passes over the pool
-    min_updates: int  # epochs are raised until there are this many updates; 0 for none
-    images: int | None = None  # slices to train on in whole epochs, instead of both; see `epochs_of`
-    batch_size: int  # slices of a batch
-    learning_rate: float  # the highest of the schedule
-    evaluations: int  # epochs that are evaluated, at most, see `evaluated_epochs` and `affordable_evaluations`
+    min_updates: int  # epochs are added until there are this many updates; 0 for no minimum
+    images: int | None = None  # slices to train on, in whole epochs; replaces the two above, see `epochs_of`
+    batch_size: int  # slices per batch
+    learning_rate: float  # peak of the schedule
+    evaluations: int  # maximum number of evaluated epochs, see `evaluated_epochs` and `affordable_evaluations`
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a pretraining gives."""
+    """Result of a pretraining."""
 
-    # one row an epoch: epoch, train_loss, train_<metric>, train_learning_rate of its last update; validation_<metric>
-    # and the probe's metrics, NaN where it was not evaluated
+    # One row per epoch: epoch, train_loss, train_<metric>, train_learning_rate of its last update; validation_<metric>
+    # and the probe's metrics, NaN if the epoch was not evaluated.
     curves: pd.DataFrame
-    pictures: Mapping[str, Any]  # what `Pretext.pictures` shows of validation slices after training
+    pictures: Mapping[str, Any]  # `Pretext.pictures` of validation slices after training
     updates: int  # optimizer steps
     slices: int  # slices trained on
-    seconds: float  # for logs alone, as `images`: what this process took
-    images: int  # slices that this process trained on; fewer after a resume
+    seconds: float  # time taken by this process, only for logs
+    images: int  # slices that this process trained on, only for logs; fewer than `slices` after a resume
 
 
 def evaluated_slices(train: int, validation: int) -> int:
-    """Count the slices that one evaluation takes through the encoder.
+    """Count the slices that pass through the encoder in one evaluation.
 
-    Validation for the task's metrics; for the probes validation again, and the clean slices for batch norm and for
-    their features.
+    The validation slices pass twice: for the task's metrics and for the probe. Clean training slices also pass twice:
+    for batch norm and for the probe.
     """
     return 2 * (validation + min(CLEAN, train))
 
 
 class PretextTask(nn.Module):
-    """The loop's task: the method sees what it is shown of a batch, by default the slices alone, and a generator."""
+    """The training loop's task: gives the method its input, by default only the slices, and a random generator."""
 
     def __init__(self, method: Pretext, shown: Shown | None = None) -> None:
         super().__init__()
         self.method, self.shown = method, shown
 
     def step(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        """The method's own loss and metrics."""
+        """The method's loss and metrics."""
         given = stacked(batch.images, batch.masks) if self.shown is None else self.shown(batch)
         return self.method.step(given, generator)
 
     @torch.no_grad()
     def after_step(self, update: int) -> None:
-        """The method's own."""
+        """Call the method's `after_step`."""
         self.method.after_step(update, 0 if self.shown is None else self.shown.updates)
 
 
 def epochs_of(slices: int, per_epoch: int, epochs: int, min_updates: int, images: int | None) -> int:
-    """Epochs of so many slices and updates: those nearest to `images` slices in all if given, else see `Recipe`."""
+    """Number of epochs: nearest to `images` slices in total if given, else from `epochs` and `min_updates`."""
     return raised_epochs(per_epoch, epochs, min_updates) if images is None else max(1, round(images / slices))
 
 
@@ -116,24 +116,24 @@ def pretrain(
 ) -> Result:
     """Train a method's network on slices without labels and write its encoder.
 
-    The encoder's batch-norm statistics are re-estimated on clean training slices before it is written and before it
-    is probed. Labels are read by the probe alone, which changes nothing; masks by a method that `reads_masks`.
+    The encoder's batch-norm statistics are re-estimated on clean training slices before the encoder is probed or
+    written. Only the probe reads labels, and it changes nothing. Only a method with `reads_masks` gets masks.
 
     Args:
-        method: the network and its loss, freshly built from the seed.
+        method: the network and its loss, newly built from the seed.
         pool: the slices to pretrain on, of training cases only; with masks for a method that reads them.
-        parts: train and validation; the same.
-        start: encoder weights to begin with.
+        parts: train and validation slices, with masks under the same condition.
+        start: file of the initial encoder weights.
         out: the encoder's file, see `kidney_ssl.models.weights`.
-        recipe: how it is trained.
-        context: where and as what.
-        forbidden: rows of validation and test, none of whose cases may be in the pool.
-        probe: metrics of the encoder's features.
+        recipe: how the method is trained.
+        context: see `TrainingContext`.
+        forbidden: tables of the validation and test slices, whose cases must not be in the pool.
+        probe: computes metrics of the encoder's features.
         resident: see `DeviceArray`.
 
     Raises:
-        InputError: a case of the pool is in validation or test, there are too few slices, masks are wanted and
-            absent, the weights do not fit, a loss is not finite, or memory is full.
+        InputError: a case of the pool is in validation or test, there are too few slices, required masks are
+            missing, the weights do not fit, a loss is not finite, or memory is full.
     """
     assert_no_shared_case({"the pretraining pool": pool.frame, **forbidden})
     pool, validation = (
@@ -160,7 +160,7 @@ def pretrain(
     epochs = epochs_of(len(slices), len(dealt), recipe.epochs, recipe.min_updates, recipe.images)
     updates = len(dealt) * epochs
     shown, shown_validation = (Shown(method, seen, updates) for seen in (slices, held["validation"]))
-    # Once a training: what was trained needs no look, and a checkpoint is as good as its method.
+    # Only at the start of a training: when it resumes from a checkpoint, the method has already been checked.
     if not context.fabric.broadcast(context.checkpoint.exists()):
         preflight(method, shown, shown_validation, dealt[0], context)
     if context.compiled:
@@ -185,7 +185,7 @@ def pretrain(
         clip=recipe.clip,
         deal=deal,
     )
-    pictures = validate.pictures()  # as the task's own images were normalised, hence before the statistics change
+    pictures = validate.pictures()  # before the batch-norm statistics change, so as the method was trained
     validate.reestimate()
     if context.fabric.is_global_zero:
         save_weights(encoder_state(method.exported), out)
@@ -200,7 +200,7 @@ def pretrain(
 
 
 def _with_masks_if_read(method: Pretext, part: Part, absent: str) -> Part:
-    """A part as the method is to see it: with masks if it reads them, without otherwise."""
+    """A part with its masks if the method reads them, else without."""
     if not method.reads_masks:
         return replace(part, masks=None)
     if part.masks is None:
@@ -209,13 +209,13 @@ def _with_masks_if_read(method: Pretext, part: Part, absent: str) -> Part:
 
 
 def _clean(part: Part) -> Part:
-    """`CLEAN` training slices spread evenly over the rows, or all if there are no more; without masks."""
+    """Up to `CLEAN` training slices, spread evenly over the rows, without masks."""
     rows = evenly_spaced(len(part.frame), CLEAN)
     return Part(part.images[rows], part.frame.iloc[rows])
 
 
 class _Validation:
-    """A method's metrics on validation slices after the epochs of `due`."""
+    """A method's metrics on validation slices after the epochs in `due`."""
 
     def __init__(
         self,
@@ -233,7 +233,7 @@ class _Validation:
         self.fabric, self.seed, self.label = context.fabric, context.seed, context.label
 
     def __call__(self, epoch: int) -> dict[str, float]:
-        """Mean over validation slices of the method's own metrics, drawn alike in every epoch, and the probe's."""
+        """The method's metrics, averaged over validation slices with the same draws in every epoch, and the probe's."""
         if epoch not in self.due:
             return {}
         generator = seeded(self.seed, "validation", device=self.fabric.device)
@@ -260,7 +260,7 @@ class _Validation:
             reestimate_batch_norm(self.method.exported, (batch.images for batch in self._batches("train")))
 
     def pictures(self) -> dict[str, Any]:
-        """Show a few validation slices, spread over the rows; a training is worth more than a picture that fails."""
+        """Pictures of a few validation slices, spread over the rows; an error in them must not lose the training."""
         slices = self.held["validation"]
         self.method.eval()
         with torch.inference_mode():
@@ -272,24 +272,24 @@ class _Validation:
                 problems = {
                     name: problem for name, picture in found.items() if (problem := broken_picture(name, picture))
                 }
-            except Exception as error:  # noqa: BLE001 - a method's own code may fail in any way
+            except Exception as error:  # noqa: BLE001 - a method's code may fail in any way
                 found, problems = {}, {"all": f"{type(error).__name__}: {error}"}
         for name, problem in problems.items():
             warnings.warn(f"{self.label}: pictures: {name}: left out ({problem})", stacklevel=2)
         return {name: picture for name, picture in found.items() if name not in problems}
 
     def _batches(self, name: str) -> Iterator[Batch]:
-        """Deal rows out like cards, so that a case's neighbouring slices fall into different batches.
+        """Put every n-th row into the same batch, so that neighbouring slices of a case are in different batches.
 
-        A batch of one case has too small a variance for batch norm and too many false negatives for contrast. All
-        batches are of about one size and none holds a single slice, which batch norm refuses at 32 px.
+        A batch from one case varies too little for batch norm and has too many false negatives for contrastive
+        losses. Batch sizes differ by at most one, and no batch has a single slice, which batch norm refuses at 32 px.
         """
         count = len(self.held[name])
         batches = max(1, min(-(-count // self.recipe.batch_size), count // 2))
         return self.held[name].batches([torch.arange(start, count, batches) for start in range(batches)])
 
     def _features(self, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Features (N, width) float32 of the globally pooled last layer, labels, and whether a slice shows a kidney."""
+        """Globally pooled features (N, width) float32 of the last layer, labels, and whether a slice shows a kidney."""
         self.method.exported.eval()
         with torch.inference_mode(), self.fabric.autocast():
             found = [
@@ -302,7 +302,7 @@ class _Validation:
 
 
 def features(encoder: nn.Module, images: Tensor) -> Tensor:
-    """Features of an encoder: (B, width), averaged over the last feature map where it gives those, as a U-Net's."""
+    """Features (B, width) of an encoder; the spatial mean of the last map if it gives feature maps, as a U-Net's."""
     given = encoder(images)
     last = given[-1] if isinstance(given, (list, tuple)) else given
     return last.mean(dim=(2, 3)) if last.ndim == 4 else last

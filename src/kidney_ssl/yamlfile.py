@@ -1,7 +1,7 @@
-"""YAML as DVC reads it, version 1.2: `no` is a word, `5e-4` a number, `0o17` the only octal.
+"""YAML 1.2, as DVC reads it: `no` is a string, `5e-4` a number, and octal numbers are written `0o17`.
 
-Two things that a reader takes otherwise than they look are refused: a key that stands twice in a block, and a whole
-number with leading zeros, which YAML 1.1 takes for octal, and with which people mean a case.
+Two misleading things are refused: a duplicate key in a block, and an integer with leading zeros, which YAML 1.1 reads
+as octal although it usually means a case number.
 """
 
 import io
@@ -19,7 +19,7 @@ LEADING_ZERO = re.compile(r"[-+]?0[0-9_]+")
 
 class _Constructor(SafeConstructor):
     def check_mapping_key(self, node: Any, key_node: Any, mapping: Any, key: Any, value: Any) -> bool:
-        # The library's own error writes both values out, which an alias of aliases makes endless.
+        # The library's own error prints both values, which may be endless if aliases are nested.
         if key in mapping:
             raise ConstructorError(
                 None, None, f"the key {key_node.value} stands twice in its block", key_node.start_mark
@@ -44,7 +44,7 @@ def read_yaml(text: str, where: str = "the text") -> Any:
         where: the file's name, for the error.
 
     Raises:
-        InputError: it is no YAML, a key stands twice, or a whole number has leading zeros; one line with the place.
+        InputError: invalid YAML, a duplicate key, or an integer with leading zeros; one line that gives the position.
     """
     yaml = YAML(typ="safe")
     yaml.Constructor = _Constructor
@@ -56,7 +56,7 @@ def read_yaml(text: str, where: str = "the text") -> Any:
         mark = error.problem_mark or error.context_mark
         place = f"line {mark.line + 1}: " if mark else ""
         raise InputError(f"{where}: not valid YAML: {place}{one_line(error.problem or error.context or '')}") from error
-    # The library lets through what Python says of `!!timestamp now`, a 13th month or 5,000 digits.
+    # The library passes on Python's own errors about `!!timestamp now`, a 13th month or 5,000 digits.
     except (YAMLError, ValueError, LookupError, AttributeError, TypeError) as error:
         raise InputError(f"{where}: not valid YAML: {one_line(str(error))}") from error
 
@@ -66,9 +66,9 @@ def dump_yaml(content: Any, *, flow: bool = False) -> str:
 
     Args:
         content: the values.
-        flow: in brackets on one line, or in blocks.
+        flow: write brackets on one line instead of blocks.
     """
-    yaml: Any = YAML(typ="safe")  # which types its settings as None
+    yaml: Any = YAML(typ="safe")  # the library declares its settings as None
     yaml.default_flow_style = flow
     yaml.sort_base_mapping_type_on_output = False
     yaml.width = 10_000
