@@ -1,4 +1,4 @@
-"""An augmentation over the training slices of a study, and what it does to an epoch of them."""
+"""An augmentation of a study's training slices, and its effect on one epoch."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from kidney_ssl.methods.base import Picture, Rectangle, read_options
 
 @dataclass(frozen=True)
 class Augmenting:
-    """An arm's augmentation, and the training slices that it was prepared with."""
+    """An arm's augmentation, and the training slices for which it was prepared."""
 
     method: Augmentation
     training: TrainingSet
@@ -32,18 +32,18 @@ def augmenting(
     *,
     key: str = "options",
 ) -> Augmenting | None:
-    """Make an arm's augmentation; None for `none`, which would only cost time.
+    """Make an arm's augmentation; None for `none`, which would only take time.
 
     Args:
-        name: of the augmentation, a file of `kidney_ssl.augmentations`.
-        options: its own.
-        slices: of the training part, those that take part.
+        name: name of the augmentation, a file of `kidney_ssl.augmentations`.
+        options: the augmentation's options.
+        slices: the training slices of the label budget.
         masks: rows (B,) int64 on the device -> (B, S, S) uint8 there; called only if the augmentation reads masks.
         regions: the rectangles around the organ.
-        key: where the options stand, for the message of an error.
+        key: key of the options in params.yaml, for error messages.
 
     Raises:
-        InputError: an option is wrong, or the training slices cannot be augmented so.
+        InputError: an option is wrong, or this augmentation is impossible on these training slices.
     """
     if name == "none":
         return None
@@ -64,10 +64,10 @@ def augmenting(
 
 
 def epoch_metrics(arm: Augmenting, *, seed: int, batch_size: int) -> dict[str, float]:
-    """What happens to one epoch: rates of each mark by the label afterwards, and how labels change.
+    """Effect of the augmentation on one epoch: mean of each mark by the new label, and how labels change.
 
     Returns:
-        `<mark>_label_0` and `<mark>_label_1`: mean of the mark over the slices that end with the label. `prevalence`
+        `<mark>_label_0` and `<mark>_label_1`: mean of the mark over the slices whose new label is 0 or 1. `prevalence`
         and `prevalence_before`: share of tumor slices. `relabelled`: share of slices whose label changed.
     """
     training = arm.training
@@ -96,7 +96,7 @@ def epoch_metrics(arm: Augmenting, *, seed: int, batch_size: int) -> dict[str, f
 
 
 def operation_pictures(arm: Augmenting, *, seed: int, count: int) -> dict[str, Picture]:
-    """Show each operation on a few training slices, half of them with tumor, spread over the rows."""
+    """Show each operation on a few training slices, half of them with tumor, spread evenly over the rows."""
     training = arm.training
     rows = np.concatenate(
         [

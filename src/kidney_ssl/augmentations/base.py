@@ -1,4 +1,4 @@
-"""The contract of an augmentation: what a file of this folder must hold."""
+"""The contract of an augmentation: what a file of this folder must define."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -14,9 +14,10 @@ from kidney_ssl.methods.base import Options, Picture, Rectangle
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """All that an augmentation may look at: the training slices of the label budget, nothing of another split.
+    """All data that an augmentation may use: the training slices of the label budget, nothing of another split.
 
-    N counts the rows of the training split, of which `rows` take part. Row numbers are those of a batch.
+    N is the number of rows of the training split; `rows` are those in the label budget. Batches use the same row
+    numbers.
     """
 
     images: Callable[[Tensor], Tensor]  # (B,) int64 rows on the device -> (B, 1, S, S) float32 in [0, 1] on the device
@@ -25,11 +26,11 @@ class TrainingSet:
     cases: np.ndarray  # (N,) str, the case of each row
     labels: np.ndarray  # (N,) 0 or 1
     tumor_px: np.ndarray  # (N,) tumor pixels on the native grid
-    rows: np.ndarray  # which of 0 .. N - 1 take part. Donors and statistics come from these alone.
+    rows: np.ndarray  # rows 0 .. N - 1 of the label budget; donors and statistics come from these only
     image_size: int  # side S in pixels
     # the rectangles around the organ, "left" and "right" in the image or one "organ", in fractions of the side
     regions: Mapping[str, Rectangle]
-    device: torch.device  # where batches lie
+    device: torch.device  # device of the batches
 
     def labels_of(self, rows: Tensor) -> Tensor:
         """Labels of rows (B,) int64 on the CPU: (B,) float32 on the device."""
@@ -37,18 +38,18 @@ class TrainingSet:
 
 
 class Augmented(NamedTuple):
-    """A batch as the classifier is to see it."""
+    """An augmented batch, the classifier's input."""
 
     images: Tensor  # (B, 1, S, S) float32 in [0, 1]
-    labels: Tensor  # (B,) float32, 0 or 1, as `images` now are
-    marks: dict[str, Tensor]  # (B,) counts or truths by name: what was done to each image
+    labels: Tensor  # (B,) float32, 0 or 1, of the augmented images
+    marks: dict[str, Tensor]  # name -> (B,) counts or booleans: what was done to each image
 
 
 class Augmentation(ABC):
     """Changes each batch of a fine-tuning before the classifier sees it.
 
-    Everything random is drawn from the generator that is passed in, which lives on the batch's device, for the whole
-    batch at once and with parameters of its own for each image. What comes in is left as it is.
+    All random numbers come from the given generator, which is on the batch's device. They are drawn for the whole
+    batch at once, with separate parameters for each image. Inputs are not modified.
 
     Attributes:
         Parameters: the augmentation's options.
@@ -58,24 +59,24 @@ class Augmentation(ABC):
 
     @abstractmethod
     def __init__(self, training: TrainingSet, options: Any) -> None:
-        """Look at the training slices once; `options` is an instance of `Parameters`."""
+        """Prepare from the training slices once; `options` is an instance of `Parameters`."""
 
     @abstractmethod
     def __call__(self, images: Tensor, labels: Tensor, rows: Tensor, generator: torch.Generator) -> Augmented:
         """Augment one batch.
 
         Args:
-            images: (B, 1, S, S) float32 in [0, 1], clean training slices.
+            images: (B, 1, S, S) float32 in [0, 1], training slices without augmentation.
             labels: (B,) float32, 0 or 1.
             rows: (B,) int64 on the device, of `TrainingSet.rows`.
-            generator: all chance comes from it.
+            generator: source of all random numbers.
         """
 
     @abstractmethod
     def pictures(self, images: Tensor, labels: Tensor, rows: Tensor, generator: torch.Generator) -> dict[str, Picture]:
-        """Show each operation by itself before and after, and the whole: name -> grid, one row a slice."""
+        """Show each operation alone and all together, before and after: name -> grid with one row per slice."""
 
 
 def before_and_after(images: Tensor, augmented: Tensor) -> Picture:
-    """Two columns: (B, 1, S, S) as they were and as they are."""
+    """Two columns: images (B, 1, S, S) before and after."""
     return Picture(torch.cat([images, augmented], 1), ("before", "after"))

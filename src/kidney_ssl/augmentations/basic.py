@@ -1,6 +1,6 @@
 """Basic augmentation (thesis, 3.3): rotation, flips, slight intensity change, crop. The thesis found no gain.
 
-Rotation, crop and flips are one affine map and one bilinear sampling, so that a slice is blurred once.
+Rotation, crop and flips are combined into one affine map, so that a slice is interpolated (bilinearly) only once.
 """
 
 import math
@@ -19,11 +19,12 @@ class BasicOptions(Options):
     """Options of `basic`; the thesis gives no numbers.
 
     Attributes:
-        degrees: largest rotation to either side; uniform. 0 for none.
+        degrees: largest rotation in either direction; the angle is uniform. 0 for none.
         flips: what is reversed, with probability 0.5 each: columns, rows, both (thesis) or neither.
-        min_scale: least share of the area that a crop keeps, uniform up to 1; the crop is square, at a uniform place.
-        brightness: values are multiplied by 1 - brightness to 1 + brightness.
-        contrast: distances from the image's mean are multiplied by 1 - contrast to 1 + contrast.
+        min_scale: smallest share of the area that a crop keeps; the share is uniform from this to 1. The crop is a
+            square at a uniformly drawn place.
+        brightness: values are multiplied by a factor uniform in 1 - brightness to 1 + brightness.
+        contrast: deviations from the image's mean are multiplied by a factor uniform in 1 - contrast to 1 + contrast.
     """
 
     degrees: Annotated[float, Field(ge=0, le=180)] = 15.0
@@ -34,16 +35,16 @@ class BasicOptions(Options):
 
 
 class Draws(NamedTuple):
-    """What is done to each of B images, (B,) float32 each, but for the flips."""
+    """Parameters of B images, each (B,) float32 except the flips, which are (B,) bool."""
 
-    angle: Tensor  # radians, counter-clockwise to the eye
+    angle: Tensor  # radians, counter-clockwise as displayed
     mirrored: Tensor  # bool, whether columns are reversed
     upside_down: Tensor  # bool, whether rows are reversed
-    side: Tensor  # of the crop in fractions of S
-    across: Tensor  # its middle, from the middle of the rotated image, in half sides of the image
-    down: Tensor  # the same, downwards
+    side: Tensor  # side of the crop in fractions of S
+    across: Tensor  # horizontal offset of the crop's centre from the rotated image's centre, in units of S / 2
+    down: Tensor  # the same offset downwards
     brightness: Tensor  # factor on all values
-    contrast: Tensor  # factor on distances from the mean
+    contrast: Tensor  # factor on deviations from the mean
 
 
 def draw(count: int, options: BasicOptions, generator: torch.Generator) -> Draws:
@@ -65,20 +66,20 @@ def draw(count: int, options: BasicOptions, generator: torch.Generator) -> Draws
 
 
 def unchanged(count: int, device: torch.device) -> Draws:
-    """Parameters that leave images as they are."""
+    """Parameters that leave images unchanged."""
     zeros, ones = torch.zeros(count, device=device), torch.ones(count, device=device)
     return Draws(zeros, zeros.bool(), zeros.bool(), ones, zeros, zeros, ones, ones)
 
 
 def apply(images: Tensor, draws: Draws) -> Tensor:
-    """Rotate, crop and flip; then contrast and brightness.
+    """Rotate, crop and flip, then change contrast and brightness.
 
-    What comes into the frame from outside is air (0), as the body's surroundings are; the intensity change comes last,
-    so that the two stay alike. The middles of the outermost pixels lie half a pixel inside the frame.
+    Pixels from outside the image are filled with air (0), like the surroundings of the body. The intensity change comes
+    last, so that it changes both alike. The centres of the outermost pixels are half a pixel inside the image's edge.
     """
     size = images.shape[-1]
     line = (2 * torch.arange(size, device=images.device) + 1) / size - 1
-    # From a pixel of the result back to where its value lies: flip, crop, rotation.
+    # From a pixel of the result back to its source position: flip, crop, rotation.
     x = draws.across[:, None] + (draws.side * (1 - 2 * draws.mirrored.float()))[:, None] * line
     y = draws.down[:, None] + (draws.side * (1 - 2 * draws.upside_down.float()))[:, None] * line
     x, y = x[:, None, :], y[:, :, None]
@@ -91,7 +92,7 @@ def apply(images: Tensor, draws: Draws) -> Tensor:
 
 
 class Method(Augmentation):
-    """Rotation, crop, flips, contrast and brightness, drawn for each image by themselves."""
+    """Rotation, crop, flips, contrast and brightness, drawn independently for each image."""
 
     Parameters = BasicOptions
 
@@ -100,13 +101,13 @@ class Method(Augmentation):
         self.options = options
 
     def __call__(self, images: Tensor, labels: Tensor, rows: Tensor, generator: torch.Generator) -> Augmented:
-        """Augment; labels stay. Marks: `mirrored` and `upside_down`."""
+        """Augment one batch; labels do not change. Marks: `mirrored` and `upside_down`."""
         draws = draw(len(images), self.options, generator)
         marks = {"mirrored": draws.mirrored, "upside_down": draws.upside_down}
         return Augmented(apply(images, draws), labels, marks)
 
     def pictures(self, images: Tensor, labels: Tensor, rows: Tensor, generator: torch.Generator) -> dict[str, Picture]:
-        """Each operation at what was drawn for it, and the whole."""
+        """Show each operation alone with its drawn parameters, and all together."""
         drawn, plain = draw(len(images), self.options, generator), unchanged(len(images), images.device)
         shown = {
             "rotation": plain._replace(angle=drawn.angle),

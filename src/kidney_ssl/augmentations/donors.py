@@ -1,6 +1,6 @@
-"""What the training slices hold for copy and paste: tumors that squares can cover, tumors to paste, kidneys.
+"""Donors for copy and paste in the training slices: tumors that squares can cover, tumors to paste, and kidneys.
 
-Everything is found once, from the masks of the rows that take part; other rows are never looked at.
+They are found once, from the masks of the label budget's rows; other rows are never read.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,19 +19,19 @@ from kidney_ssl.methods.boxes import below
 from kidney_ssl.schema import MASK_KIDNEY, MASK_TUMOR
 
 BLOCK = 64  # masks read at a time
-RIM = 1  # pixels around a tumor's box that a square covers too: resizing smears its edge
+RIM = 1  # pixels around a tumor's box that a square must also cover, because resizing blurs the tumor's edge
 
 
 class ByCase:
-    """A table whose rows belong to cases, for draws that leave cases out.
+    """A table of entries that belong to cases, from which entries of other cases can be drawn.
 
-    An empty table holds one entry that is never found.
+    An empty table has one dummy entry that is never drawn.
 
     Args:
-        rows: (D,) row of the training split.
-        values: (D, V) whole numbers of each entry.
-        cases: (N,) number of the case of each row of the split.
-        device: of the table.
+        rows: (D,) row of each entry in the training split.
+        values: (D, V) integers of each entry.
+        cases: (N,) case number of each row of the split.
+        device: device of the table.
     """
 
     def __init__(self, rows: np.ndarray, values: np.ndarray, cases: np.ndarray, device: torch.device) -> None:
@@ -49,16 +49,16 @@ class ByCase:
         return self._entries
 
     def draw(self, one: Tensor, other: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Draw an entry of a third case for each of B pairs of cases (B,) int64, uniformly.
+        """For each of B pairs of cases, (B,) int64 each, draw uniformly an entry that belongs to neither case.
 
         Returns:
-            Entries (B,) int64, and whether there was one (B,) bool; 0 without one.
+            Entries (B,) int64, 0 where there is none, and whether there is one, (B,) bool.
         """
         low, high = torch.minimum(one, other), torch.maximum(one, other)
         left_out = self._count[low], torch.where(low == high, 0, self._count[high])
         number = len(self) - left_out[0] - left_out[1]
         entry = below(number, generator)
-        # The table is sorted by case: step over the two runs, the earlier one first.
+        # The table is sorted by case: skip the entries of both cases, the lower case number first.
         for case, count in zip((low, high), left_out, strict=True):
             entry = entry + torch.where(entry >= self._first[case], count, 0)
         found = number > 0
@@ -67,36 +67,36 @@ class ByCase:
 
 @dataclass(frozen=True)
 class Donors:
-    """Tables of the training slices that take part, on the device; N counts all rows of the split."""
+    """Tables of the label budget's training slices, on the device; N is the number of rows of the whole split."""
 
-    case: Tensor  # (N,) int64, the case's number
+    case: Tensor  # (N,) int64, case number
     positives: Tensor  # (P,) int64, rows with a tumor
     negatives: Tensor  # (Q,) int64, rows without
-    coverable: Tensor  # (N,) bool, whether the row is a positive one whose whole tumor squares may cover
-    # (N, K, 4) int64, the tumor's components in a coverable row with a rim, half-open: top, bottom, left, right; (0, 0,
-    # 0, 0) past the last one
+    coverable: Tensor  # (N,) bool, whether the row is positive and squares may cover its whole tumor
+    # (N, K, 4) int64, half-open boxes (top, bottom, left, right) of the tumor's components in coverable rows, with the
+    # rim; unused ones are (0, 0, 0, 0)
     boxes: Tensor
-    tumors: ByCase  # boxes of tumors that may be pasted, half-open, one a positive slice
-    kidneys: ByCase  # middles of kidneys in slices without tumor, (row, column)
+    tumors: ByCase  # half-open boxes of tumors that may be pasted, one per positive slice
+    kidneys: ByCase  # centres (row, column) of kidneys in slices without tumor
 
 
 def find_donors(training: TrainingSet, *, side: int, small_px: float, room: Sequence[tuple[int, int]]) -> Donors:
-    """Read the masks of all rows that take part, once.
+    """Find all donors by reading the masks of the label budget's rows once.
 
     A tumor is coverable if its native area is below `small_px` and each component, with its rim, fits into a square
-    of `side`. The largest component of a positive slice may be pasted if it is no smaller than the smallest tumor of
-    a positive slice, on the native grid, and if its box fits into a region. A kidney may give tissue if its half of the
-    slice (of a single organ: the slice) holds at least as many kidney pixels as the smallest of the tumors to be
-    pasted has.
+    of `side`. The largest component of a positive slice may be pasted if, on the native grid, it is not smaller than
+    the smallest tumor of a positive slice, and if its box fits into a region. A kidney may be a tissue donor if its
+    half of the slice (the whole slice for a single organ) has at least as many kidney pixels as the smallest tumor that
+    may be pasted has tumor pixels.
 
     Args:
         training: see `TrainingSet`.
-        side: of a covering square, pixels of the frame.
-        small_px: native tumor pixels.
+        side: side of a covering square in pixels of the standardised image.
+        small_px: tumor pixels on the native grid, from which on a tumor is too large to cover.
         room: height and width in pixels that each region has for a box.
 
     Raises:
-        InputError: the rows are of one class.
+        InputError: all rows have one class.
     """
     rows = np.unique(np.asarray(training.rows, dtype=np.int64))
     labels, tumor_px = np.asarray(training.labels), np.asarray(training.tumor_px)
@@ -104,12 +104,12 @@ def find_donors(training: TrainingSet, *, side: int, small_px: float, room: Sequ
     if not len(positives) or not len(negatives):
         raise InputError("supervised augmentation needs training slices with and without tumor: give more cases")
     covered: dict[int, np.ndarray] = {}
-    pasted: dict[int, tuple[int, np.ndarray]] = {}  # row -> pixels in the frame, box
+    pasted: dict[int, tuple[int, np.ndarray]] = {}  # row -> pixels in the standardised image, box
     for block, masks in _masks(training, positives):
         for row, tumor in zip(block.tolist(), (masks[:, 0] == MASK_TUMOR).cpu().numpy(), strict=True):
             boxes, areas = _components(tumor)
             if not len(boxes):
-                continue  # lost in resizing
+                continue  # the tumor vanished when resizing
             grown = np.clip(boxes + np.array([-RIM, RIM, -RIM, RIM]), 0, training.image_size)
             if tumor_px[row] < small_px and (_sides(grown) <= side).all():
                 covered[row] = grown
@@ -151,7 +151,7 @@ def _masks(training: TrainingSet, rows: np.ndarray) -> Iterator[tuple[np.ndarray
 
 
 def _components(tumor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Part a mask (S, S) into 8-connected components: half-open boxes (K, 4) and pixel counts (K,)."""
+    """Split a mask (S, S) into 8-connected components: half-open boxes (K, 4) and pixel counts (K,)."""
     parts = label(tumor, connectivity=2)
     boxes = [(rows.start, rows.stop, columns.start, columns.stop) for rows, columns in find_objects(parts)]
     return np.array(boxes, dtype=np.int64).reshape(-1, 4), np.bincount(parts.ravel())[1:]
@@ -163,7 +163,7 @@ def _sides(boxes: np.ndarray) -> np.ndarray:
 
 
 def _kidneys(rows: np.ndarray, masks: Tensor, least: int, halves: Iterable[tuple[int, int]]) -> np.ndarray:
-    """Find kidneys of at least so many pixels in the halves of slices without tumor: (K, 3) row, middle of the box."""
+    """Find kidneys of at least `least` pixels in each half of slices without tumor: (K, 3) row, centre of the box."""
     found = []
     whole = ~(masks == MASK_TUMOR).any(3).any(2)
     for first, past in halves:

@@ -1,4 +1,4 @@
-"""No augmentation: what the other arms are held against."""
+"""No augmentation: the control of the other augmentations."""
 
 import torch
 from torch import Tensor
@@ -8,15 +8,15 @@ from kidney_ssl.methods.base import Options, Picture
 
 
 class Method(Augmentation):
-    """Gives each batch back as it is."""
+    """Returns each batch unchanged."""
 
     def __init__(self, training: TrainingSet, options: Options) -> None:
         """Nothing to prepare."""
 
     def __call__(self, images: Tensor, labels: Tensor, rows: Tensor, generator: torch.Generator) -> Augmented:
-        """The batch itself; nothing is drawn."""
+        """The unchanged batch; no random numbers are drawn."""
         return Augmented(images, labels, {})
 
     def pictures(self, images: Tensor, labels: Tensor, rows: Tensor, generator: torch.Generator) -> dict[str, Picture]:
-        """The slices twice."""
+        """The slices twice: before and after are equal."""
         return {"whole": before_and_after(images, images)}

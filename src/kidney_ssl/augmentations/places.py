@@ -1,4 +1,4 @@
-"""Where a box (see `methods.boxes`) is free to lie, and a fair draw of a place."""
+"""Free positions of a box (see `methods.boxes`), and a uniform draw from them."""
 
 import torch
 from torch import Tensor
@@ -7,10 +7,10 @@ from kidney_ssl.methods.boxes import below
 
 
 def free_corners(mask: Tensor, side: int) -> Tensor:
-    """Find where a square may begin so that it holds no pixel of `mask`, (B, 1, S, S) bool, by an integral image.
+    """Find all top-left corners of a square that contains no pixel of `mask`, (B, 1, S, S) bool, by an integral image.
 
     Returns:
-        (B, S - side + 1, S - side + 1) bool by first row and first column.
+        (B, S - side + 1, S - side + 1) bool, indexed by first row and first column.
     """
     total = torch.nn.functional.pad(mask[:, 0].int(), (1, 0, 1, 0)).cumsum(1, dtype=torch.int32)
     total = total.cumsum(2, dtype=torch.int32)
@@ -19,9 +19,16 @@ def free_corners(mask: Tensor, side: int) -> Tensor:
 
 
 def box_corners(length: Tensor, regions: Tensor, others: Tensor, size: int) -> Tensor:
-    """Find where a box may begin to lie inside one of the regions and beside all others of its image.
+    """Find all top-left corners of a box inside one of the regions that overlaps no other box of its image.
 
-    From its height and width (B, 2), and boxes (R, 4) and (B, K, 4), int64: (B, S, S) bool by first row and column.
+    Args:
+        length: (B, 2) int64, height and width of each image's box.
+        regions: (R, 4) int64 boxes.
+        others: (B, K, 4) int64 boxes to avoid.
+        size: side S of the image in pixels.
+
+    Returns:
+        (B, S, S) bool, indexed by first row and first column.
     """
     line = torch.arange(size, device=length.device)
     past_row, past_column = (line + length[:, axis, None] for axis in (0, 1))
@@ -38,13 +45,13 @@ def box_corners(length: Tensor, regions: Tensor, others: Tensor, size: int) -> T
 
 
 def draw_corner(free: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Draw one of each image's free places, (B, H, W) bool, uniformly.
+    """Draw one of each image's free positions, (B, H, W) bool, uniformly.
 
     Returns:
-        Row and column, (B, 2) int64, and whether there was a free place, (B,) bool; (0, 0) without one.
+        Row and column, (B, 2) int64, (0, 0) if no position is free; and whether one was free, (B,) bool.
     """
     by_row = free.sum(2).cumsum(1)
-    number = below(by_row[:, -1], generator)  # of the place, counted row by row
+    number = below(by_row[:, -1], generator)  # number of the position, counted row by row
     found = by_row[:, -1] > 0
     row = (by_row <= number[:, None]).sum(1) * found
     batch = torch.arange(len(free), device=free.device)

@@ -1,11 +1,11 @@
 """Supervised augmentation (thesis, 3.5 and Fig. 11): squares, covered tumors, pasted tumors. It reads masks.
 
-Covering a tumor and pasting one change the label, so that a square or a seam could tell the label by itself. Every
-changed image therefore gets both, laid out by one and the same rule from a pair: a positive slice with a coverable
-tumor and a negative slice. Squares are laid over the tumor of the first, and beside them a stencil, the outline of a
-tumor of a third case, is laid into a region. Whichever of the two slices is changed, the squares and the stencil lie
-alike; the stencil cuts either a tumor (label 1) or kidney, a sham (label 0). `docs/augmentation.md` has the argument
-in full.
+Covering and pasting tumors change the label, so a network could read the label off a square or a seam. Every changed
+image therefore gets both, placed by the same rule from a pair of slices: a positive slice with a coverable tumor and a
+negative slice. Squares cover the positions of the positive slice's tumor. Next to them, in a region, something is
+pasted inside a stencil, the outline of a tumor of a third case. Squares and stencil have the same distribution of
+positions whichever slice of the pair is changed. The pasted tissue is either a tumor (label 1) or kidney, a sham
+(label 0). `docs/augmentation.md` has the full argument.
 """
 
 from typing import Annotated, NamedTuple
@@ -27,16 +27,17 @@ Rate = Annotated[float, Field(ge=0, le=1)]
 
 
 class SupervisedOptions(Options):
-    """Options of `supervised`; all but the feather are the thesis's.
+    """Options of `supervised`; all except the feather come from the thesis.
 
     Attributes:
-        square: side of a square over the image's side.
-        remove: share of images with a free square, which leaves the tumor alone.
-        cover: share of coverable tumors that are covered; at most negative over positive slices, so that as many
-            tumors can be pasted and as many seams made in both classes.
-        small_px: tumor pixels of a slice on the native grid; from this on it is not covered, since a large tumor
-            deforms what is around it.
-        feather: half the width of a pasted tumor's blurred edge over the image's side (ours); at least one pixel.
+        square: side of a square as a fraction of the image's side.
+        remove: share of images with a free square, which does not touch the tumor.
+        cover: share of coverable tumors that are covered; at most the ratio of negative to positive slices, so that
+            equally many tumors can be pasted and both classes get equally many seams.
+        small_px: tumor pixels of a slice on the native grid, from which on the tumor is not covered, since a large
+            tumor deforms its surroundings.
+        feather: half the width of a pasted tumor's blurred edge, as a fraction of the image's side (our addition); at
+            least one pixel.
     """
 
     square: Annotated[float, Field(gt=0, lt=1)] = 0.2
@@ -47,32 +48,32 @@ class SupervisedOptions(Options):
 
 
 class Chances(NamedTuple):
-    """What is to be done to each of B images, (B,) bool each, and with whom, (B,) int64 rows."""
+    """Operations drawn for each of B images, (B,) bool, and the rows of each image's pair, (B,) int64."""
 
-    # squares are to be laid over a tumor, its own or one that is not there, and something is to be pasted
+    # squares are placed over its own tumor or at the positions of another slice's tumor, and tissue is pasted
     changed: Tensor
-    tumor: Tensor  # that is a tumor; kidney otherwise
-    removed: Tensor  # a free square is to be taken out
-    positive: Tensor  # the slice whose tumor decides where squares lie: itself, or one drawn for it
-    partner: Tensor  # the other slice of the pair; its case gives no donor either
+    tumor: Tensor  # whether the pasted tissue is a tumor; otherwise it is kidney
+    removed: Tensor  # a free square is blacked out
+    positive: Tensor  # the slice whose tumor gives the positions of the squares: the image itself or a drawn one
+    partner: Tensor  # the other slice of the pair; its case is not used as a donor either
 
 
 class Plan(NamedTuple):
-    """All that is to be done to B images, K of which are changed, as far as there is room."""
+    """All operations on B images, K of which are changed, as far as there is room."""
 
-    squares: Tensor  # (B, C + 1, 4) int64, boxes to black out; the last is the free square, an empty box is none
-    pasted_into: Tensor  # (K,) int64, the images with a paste
-    stencil: Tensor  # (K, 1, S, S) bool, the outline of a tumor where it is pasted
+    squares: Tensor  # (B, C + 1, 4) int64, boxes to black out; the last is the free square; empty boxes are unused
+    pasted_into: Tensor  # (K,) int64, the images with pasted tissue
+    stencil: Tensor  # (K, 1, S, S) bool, the pixels that are pasted
     source: Tensor  # (K,) int64, the row whose grey values are pasted
-    shift: Tensor  # (K, 2) int64, rows and columns from a pasted pixel on to where it lies in its source
-    tumor: Tensor  # (K,) bool, what is pasted is a tumor
-    placed: Tensor  # (K,) bool, False: there was no room
-    labels: Tensor  # (B,) float32, after
-    no_room: Tensor  # (B,) int64, operations left out
+    shift: Tensor  # (K, 2) int64, offset in rows and columns from a pasted pixel to its source pixel
+    tumor: Tensor  # (K,) bool, whether the pasted tissue is a tumor
+    placed: Tensor  # (K,) bool, False if there was no room
+    labels: Tensor  # (B,) float32, after the changes
+    no_room: Tensor  # (B,) int64, number of operations left out
 
 
 class Method(Augmentation):
-    """Removes squares, covers small tumors, pastes tumors of other cases, and keeps all three from telling."""
+    """Blacks out squares, covers small tumors and pastes tumors of other cases, without artefacts that tell labels."""
 
     Parameters = SupervisedOptions
 
@@ -80,7 +81,7 @@ class Method(Augmentation):
         """Find tumors, boxes and kidneys of the training slices.
 
         Raises:
-            InputError: the slices are of one class, a region holds no pixel, or the square fills the frame.
+            InputError: all slices have one class, a region has no pixel, or the square fills the image.
         """
         self.options, self.training = options, training
         size, device = training.image_size, training.device
@@ -97,13 +98,13 @@ class Method(Augmentation):
         self._find_rates()
 
     def _find_rates(self) -> None:
-        """Find the rates that keep prevalence and make squares and seams as frequent in both classes.
+        """Find the rates that keep the prevalence and make squares and seams equally frequent in both classes.
 
-        With P positive slices and Q negative ones, of which a share s of the positives is coverable and a share c of
-        those is covered, pasting into c s P / Q of the negatives brings back as many positives. Of the positives after
-        that c s are pasted ones; of the negatives c s P / Q are covered ones. The lesser share is filled up by changes
-        that keep the label: a negative slice gets kidney pasted beside squares over nothing, a positive slice is
-        covered and gets another tumor.
+        There are P positive and Q negative slices; a share s of the positives is coverable, and a share c of those is
+        covered. Pasting tumors into c s P / Q of the negatives restores the number of positives. Afterwards a share
+        c s of the positives has a pasted tumor, and a share c s P / Q of the negatives has a covered one. The smaller
+        share is raised by changes that keep the label: a negative slice gets squares and pasted kidney, or a positive
+        slice is covered and gets another tumor.
         """
         positives, negatives = self.donors.positives, self.donors.negatives
         coverable = self.donors.coverable[positives]
@@ -112,12 +113,13 @@ class Method(Augmentation):
         self.paste = self.cover * share * odds
         self.change_positive, self.change_negative = (self.cover * max(1, odds) * of for of in (1, share))
         self._coverable = positives[coverable] if share else positives
-        # Positives that stay as they are: what a free square avoids in them it avoids as often in negatives.
+        # Weights of unchanged positives: free squares in negatives avoid the tumors of slices drawn with these weights,
+        # so that free squares have the same positions in both classes.
         weight = 1 - self.change_positive * coverable.double()
         self._staying = (weight if weight.any() else torch.ones_like(weight)).cumsum(0)
 
     def draw_chances(self, labels: Tensor, rows: Tensor, generator: torch.Generator) -> Chances:
-        """Draw what is to be done to each image, independently: a change, and a free square."""
+        """Draw for each image, independently, whether it is changed and whether it gets a free square."""
         donors, own = self.donors, labels > 0.5
         change, removed = torch.rand((2, len(rows)), generator=generator, device=generator.device)
         changed = torch.where(
@@ -137,14 +139,14 @@ class Method(Augmentation):
 
     @staticmethod
     def _one_of(table: Tensor, rows: Tensor, generator: torch.Generator) -> Tensor:
-        """Draw an entry of a table (T,) for each of the rows (B,)."""
+        """Draw an entry of a table (T,) for each row of a batch (B,)."""
         return table[below(torch.full_like(rows, len(table)), generator)]
 
     def draw_plan(self, labels: Tensor, rows: Tensor, chances: Chances, generator: torch.Generator) -> Plan:
-        """Draw where everything goes: squares over a tumor, the paste beside them, the free square beside both."""
+        """Draw all positions: squares over a tumor, pasted tissue outside them, the free square outside both."""
         donors, size = self.donors, self.training.image_size
         tumor = self.training.masks(chances.positive) == MASK_TUMOR
-        # The one look at the device: few images are pasted into, and the others need no donor.
+        # The only synchronisation with the device: few images get pasted tissue, and the others need no donor.
         index = chances.changed.nonzero()[:, 0]
         pasted = chances.tumor[index]
 
@@ -187,7 +189,7 @@ class Method(Augmentation):
         )
 
     def apply(self, images: Tensor, plan: Plan) -> Tensor:
-        """Paste with a feathered edge, then black the squares out: (B, 1, S, S) float32 in [0, 1]."""
+        """Paste with a feathered edge, then black out the squares: (B, 1, S, S) float32 in [0, 1]."""
         if len(plan.pasted_into):
             share = blur(plan.stencil.float(), self.feather) * plan.placed[:, None, None, None]
             old, new = images[plan.pasted_into], move(self.training.images(plan.source), plan.shift)
@@ -197,9 +199,9 @@ class Method(Augmentation):
     def __call__(self, images: Tensor, labels: Tensor, rows: Tensor, generator: torch.Generator) -> Augmented:
         """Augment one batch.
 
-        Marks: `squares`, all of an image; `removed`, whether a free one is among them; `covered`, its own tumor is
-        under squares; `pasted`, a tumor of another case is pasted; `sham`, kidney of another case is; `no_room`,
-        operations that were left out because there was no place, no donor or no other case.
+        Marks: `squares`, number of squares; `removed`, whether one of them is free; `covered`, whether squares cover
+        the image's own tumor; `pasted`, whether a tumor of another case is pasted; `sham`, whether kidney of another
+        case is pasted; `no_room`, operations left out because there was no place, no donor or no other case.
         """
         plan = self.draw_plan(labels, rows, self.draw_chances(labels, rows, generator), generator)
         there = plan.squares[..., 1] > 0
@@ -218,7 +220,7 @@ class Method(Augmentation):
         return Augmented(self.apply(images, plan), plan.labels, marks)
 
     def pictures(self, images: Tensor, labels: Tensor, rows: Tensor, generator: torch.Generator) -> dict[str, Picture]:
-        """Each operation wherever it is possible, without what comes along with it, and the whole as it is drawn."""
+        """Show each operation alone wherever it is possible, and all together as drawn."""
         chances, own = self.draw_chances(labels, rows, generator), labels > 0.5
         never, nothing = torch.zeros_like(own), torch.zeros_like(rows)[:, None, None]
         free = chances._replace(changed=never, removed=~never)
@@ -242,7 +244,7 @@ class Method(Augmentation):
 
 
 def move(images: Tensor, shift: Tensor) -> Tensor:
-    """Take each pixel of (K, 1, S, S) from `shift` (K, 2) rows and columns further on; the frame's edge is repeated."""
+    """Move images (K, 1, S, S): each pixel comes from `shift` (K, 2) rows and columns further; edge pixels repeat."""
     line = torch.arange(images.shape[-1], device=images.device)
     rows, columns = ((line + shift[:, axis, None]).clamp(0, len(line) - 1) for axis in (0, 1))
     batch = torch.arange(len(images), device=images.device)

@@ -1,6 +1,6 @@
-"""Unsupervised augmentation (thesis, 3.5 and Fig. 12): black rectangles that leave the organ's regions alone.
+"""Unsupervised augmentation (thesis, 3.5 and Fig. 12): black rectangles outside the organ's regions.
 
-It reads no label of a slice; the regions were found with the masks of training cases.
+It reads no label of a slice, but the regions were found with the masks of training cases.
 """
 
 from typing import Annotated, Literal
@@ -18,10 +18,11 @@ class UnsupervisedOptions(Options):
     """Options of `unsupervised`.
 
     Attributes:
-        rectangles: drawn for each image (thesis: 3); they may overlap.
-        side: longest side of a rectangle over the image's side (thesis: 0.5); each side is uniform from 0 to this.
+        rectangles: number per image (thesis: 3); they may overlap.
+        side: longest side of a rectangle as a fraction of the image's side (thesis: 0.5); each side is uniform from 0
+            to this.
         protect: what is pasted back: the organ's regions (thesis); nothing; or boxes of the regions' sizes at places
-            drawn for each image, which tells whether it matters what is protected (ours both).
+            drawn for each image, which tests whether the place of the protection matters (the last two are ours).
     """
 
     rectangles: Annotated[int, Field(ge=1, le=100)] = 3
@@ -30,7 +31,7 @@ class UnsupervisedOptions(Options):
 
 
 class Method(Augmentation):
-    """Copies the regions, blacks rectangles out, pastes the regions back."""
+    """Copies the regions, blacks out rectangles, and pastes the regions back."""
 
     Parameters = UnsupervisedOptions
 
@@ -38,7 +39,7 @@ class Method(Augmentation):
         """Turn the regions into pixels.
 
         Raises:
-            InputError: a region holds no pixel.
+            InputError: a region has no pixel.
         """
         self.options = options
         self.size = training.image_size
@@ -63,9 +64,9 @@ class Method(Augmentation):
         return pixels_of(boxes, self.size)
 
     def __call__(self, images: Tensor, labels: Tensor, rows: Tensor, generator: torch.Generator) -> Augmented:
-        """Black out the rectangles but for what is protected.
+        """Black out the rectangles except where pixels are protected.
 
-        Marks: `rectangles`, those that are not empty; `blacked`, pixels set to 0.
+        Marks: `rectangles`, number of rectangles that are not empty; `blacked`, pixels set to 0.
         """
         boxes = self._rectangles(len(images), generator)
         cut = pixels_of(boxes, self.size) & ~self._protected(len(images), generator)
@@ -74,7 +75,7 @@ class Method(Augmentation):
         return Augmented(images.masked_fill(cut, 0), labels, marks)
 
     def pictures(self, images: Tensor, labels: Tensor, rows: Tensor, generator: torch.Generator) -> dict[str, Picture]:
-        """The steps of Fig. 12: what is copied, the rectangles by themselves, and both."""
+        """The steps of Fig. 12: the copied regions, the rectangles alone, and both."""
         cut = pixels_of(self._rectangles(len(images), generator), self.size)
         kept = self._protected(len(images), generator)
         black = images.masked_fill(cut, 0)
