@@ -1,9 +1,10 @@
-"""Calibration: do slices with probability p show a tumor in p of the cases?
+"""Calibration: does a share p of the slices with probability p show a tumor?
 
-Equal-mass bins: the edges are the deciles of the probabilities, equal ones stay together and empty bins are left out,
-as in scikit-learn's `calibration_curve(strategy="quantile")`. Logistic recalibration fits
-logit P(tumor) = intercept + slope * logit(p): 0 and 1 when calibrated, a slope below 1 when probabilities are too
-extreme. `in_the_large` is the intercept when the slope is held at 1: above 0, tumor is more frequent than predicted.
+Bins have equal mass: their edges are the deciles of the probabilities. Equal probabilities share a bin and empty bins
+are left out, as in scikit-learn's `calibration_curve(strategy="quantile")`. Logistic recalibration fits
+logit P(tumor) = intercept + slope * logit(p). A calibrated model has intercept 0 and slope 1; a slope below 1 means
+that probabilities are too extreme. `in_the_large` is the intercept with the slope fixed at 1; above 0, tumor is more
+frequent than predicted.
 """
 
 import warnings
@@ -19,18 +20,18 @@ from kidney_ssl.statistics.result import Estimate, unless
 
 BINS = 10
 CALIBRATION = ("bins", "ece", "intercept", "slope", "in_the_large")
-CLIP = 1e-6  # probabilities of 0 and 1 have no logit: they are taken as this much, and 1 less this much
+CLIP = 1e-6  # probabilities are clipped to [CLIP, 1 - CLIP], since 0 and 1 have no finite logit
 
 
 def calibration(label: np.ndarray, probability: np.ndarray, where: str, weight: np.ndarray | None = None) -> Any:
     """Compare probabilities (N,) with labels (N,) 0 or 1; `where` names the slices in the reasons.
 
-    `weight` (N,) is how many slices each one stands for, 1 by default; the bins hold equal numbers of slices all the
-    same, so that both kinds are of the same slices.
+    `weight` (N,) is the number of slices that each slice represents, 1 by default. It does not change the bins, so that
+    weighted and unweighted calibration use the same bins.
 
     Returns:
-        bins (mean_probability, observed share of label 1, both with weights, and number of slices), ece = sum over bins
-        of their share of the weight x |observed - mean_probability|, intercept, slope and in_the_large.
+        bins (weighted mean_probability, weighted observed share of label 1, number of slices), ece = sum over bins of
+        share of the weight x |observed - mean_probability|, intercept, slope and in_the_large.
     """
     if empty := unless(len(label) > 0, f"no slice in {where}"):
         return dict.fromkeys(CALIBRATION, empty)
@@ -53,7 +54,7 @@ def calibration(label: np.ndarray, probability: np.ndarray, where: str, weight: 
 
 
 def _recalibration(label: np.ndarray, logits: np.ndarray, weight: np.ndarray, where: str) -> dict[str, Any]:
-    """Fit intercept and slope by maximum likelihood, where there is one."""
+    """Fit intercept and slope by maximum likelihood, if the maximum exists."""
     if label.min() == label.max():
         one_class = Estimate(reason=f"{'only tumor' if label.all() else 'no tumor'} slices in {where}")
         return dict.fromkeys(("intercept", "slope", "in_the_large"), one_class)
@@ -68,7 +69,7 @@ def _recalibration(label: np.ndarray, logits: np.ndarray, weight: np.ndarray, wh
         fit = LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-10, max_iter=1000)
         centre, scale = logits.mean(), logits.std()  # the fit converges whatever the logits' size
         with warnings.catch_warnings():
-            # At the maximum itself, which can be where the fit starts, its line search finds nothing left to gain.
+            # The line search warns if the fit starts at the maximum.
             warnings.filterwarnings("ignore", "Line search of Newton solver", ConvergenceWarning)
             fit.fit((logits[:, None] - centre) / scale, label, sample_weight=weight)
         slope = float(fit.coef_[0, 0]) / scale
@@ -78,7 +79,7 @@ def _recalibration(label: np.ndarray, logits: np.ndarray, weight: np.ndarray, wh
     def excess(shift: float) -> float:
         return float(np.average(expit(logits + shift), weights=weight) - observed)
 
-    # With every logit moved beyond the observed share's own, the mean lies on one side of it.
+    # These shifts move every logit below, or above, that of the observed share, so they bracket the root.
     ends = logit(observed) - logits.max() - 1, logit(observed) - logits.min() + 1
     found["in_the_large"] = float(brentq(excess, *ends, xtol=1e-12))
     return found

@@ -1,7 +1,6 @@
-"""Intervals over test cases of an arm's metrics at natural prevalence and in subgroups: of the means over its seeds.
+"""Intervals over test cases for an arm's metrics at natural prevalence and in subgroups, averaged over seeds.
 
-They are made as all others are, see `statistics.bootstrap`. At a limit of false positives, each resample has its own
-probability from which slices are called.
+The method is that of `statistics.bootstrap`. At a limit of false positives, each resample has its own threshold.
 """
 
 from collections.abc import Sequence
@@ -18,14 +17,14 @@ from kidney_ssl.statistics.arms import ArmPredictions
 from kidney_ssl.statistics.bootstrap import Resampled, intervals, resample, sample_and_resamples
 from kidney_ssl.statistics.result import Estimate
 
-RESAMPLES, SEED = 1000, 0  # the ends are read to two digits
+RESAMPLES, SEED = 1000, 0  # enough for interval ends with two digits
 POOLED = ("auroc", "average_precision", "brier", "sensitivity", "specificity")
 OF_SUBGROUPS = {"size": ("sensitivity",), "negatives": ("specificity", "auroc")}
 OF_OTHERS = ("accuracy", "auroc", "sensitivity", "specificity", "auroc_against_kidney")
 
 
 def subgroup_intervals(test: pd.DataFrame, train: pd.DataFrame, probabilities: np.ndarray) -> dict[str, Any]:
-    """Make intervals of what `subgroups.subgroup_metrics` gives, in the same places.
+    """Compute intervals of the metrics of `subgroups.subgroup_metrics`, in the same structure.
 
     Args:
         test: N slices, see `subgroups.join_slices`.
@@ -33,7 +32,7 @@ def subgroup_intervals(test: pd.DataFrame, train: pd.DataFrame, probabilities: n
         probabilities: (K, N) of K seeds.
 
     Returns:
-        Instead of each value its low, high, and the reason where it has no interval.
+        In place of each value: low, high, and the reason if it has no interval.
     """
     slices = subgroup_slices(test, train)
     slices["negatives"] = {name: kept | (test["class"] == TUMOR) for name, kept in slices["negatives"].items()}
@@ -47,14 +46,14 @@ def subgroup_intervals(test: pd.DataFrame, train: pd.DataFrame, probabilities: n
 
 
 def natural_intervals(rows: pd.DataFrame, probabilities: np.ndarray) -> dict[str, Any]:
-    """Make intervals of what `natural_prevalence.natural_metrics` gives, in the same places.
+    """Compute intervals of the metrics of `natural_prevalence.natural_metrics`, in the same structure.
 
     Args:
         rows: N slices, see `natural_prevalence.read_natural`, sorted by case.
         probabilities: (K, N) of K seeds.
 
     Returns:
-        See `subgroup_intervals`; calibration has none.
+        See `subgroup_intervals`; calibration has no intervals.
     """
     tumor, small = ((rows["class"] == name).to_numpy() for name in (TUMOR, SMALL))
     any_tumor = rows.assign(label=tumor | small, **{"class": rows["class"].replace(SMALL, TUMOR)})
@@ -71,7 +70,7 @@ def natural_intervals(rows: pd.DataFrame, probabilities: np.ndarray) -> dict[str
 
 
 def _over_cases(rows: pd.DataFrame, probabilities: np.ndarray, metrics: Sequence[str]) -> dict[str, Any]:
-    """Resample the cases of some slices; nothing where there is no slice, of which the metric itself says why."""
+    """Intervals by resampling the cases of some slices; empty without slices, where the metric gives the reason."""
     if rows.empty:
         return {}
     predictions = ArmPredictions.of_slices([""], rows, probabilities[None])
@@ -86,7 +85,7 @@ def _ends(one: Estimate) -> dict[str, Any]:
 def _operating_points(
     rows: pd.DataFrame, probabilities: np.ndarray, tumor: np.ndarray, small: np.ndarray
 ) -> dict[str, dict[str, Any]]:
-    """Limit of false positives per case -> shares of tumor slices, smaller ones and cases that are called."""
+    """Limit of false positives per case -> shares of tumor slices, of `small` slices and of cases that are called."""
     negative = ~(tumor | small)
     if not negative.any():
         return {}
@@ -97,7 +96,7 @@ def _operating_points(
     called = np.full((3, len(FALSE_POSITIVES), len(probabilities), len(weights)), np.nan)
     for seed, probability in enumerate(probabilities):
         order = np.argsort(-probability, kind="stable")
-        last = np.searchsorted(-probability[order], -probability[order], side="right") - 1  # equal ones go together
+        last = np.searchsorted(-probability[order], -probability[order], side="right") - 1  # ties together
         highest = tumor[order] & ~rows["case"].where(tumor).iloc[order].duplicated().to_numpy()
         kinds = np.array([tumor[order], small[order], highest], float)
         for number, weight in enumerate(weights[:, predictions.cases[order]]):

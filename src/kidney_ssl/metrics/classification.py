@@ -1,9 +1,8 @@
 """Metrics of one fine-tuned run from its predictions and curves; a new metric needs no inference.
 
-Two protocols stand side by side. `selected`: the epoch is the best on validation or the last, the test part served
-no choice.
-`best_on_test`: the highest test accuracy and the highest test F1 over the epochs, each by itself, as in the thesis;
-that is selection on the test set, and `optimism` is what it adds.
+There are two protocols. `selected`: the epoch is the best on validation or the last; the test part selects nothing.
+`best_on_test`: the highest test accuracy and the highest test F1 over the epochs, each separately, as in the thesis.
+This is selection on the test set; `optimism` is the difference between the two protocols.
 """
 
 from pathlib import Path
@@ -27,36 +26,36 @@ from kidney_ssl.metrics.csvfile import RERUN, read_slices, read_text, refuse
 from kidney_ssl.schema import CLASSES, EVALUATED, NEGATIVES, THRESHOLD, TUMOR
 from kidney_ssl.statistics.result import Estimate, as_json, unless
 
-Metric = float | Estimate  # a value, or an estimate without one that says why
+Metric = float | Estimate  # a value, or an estimate without a value that gives the reason
 
 
 def evaluate(rows: pd.DataFrame, epochs: pd.DataFrame, run: Path) -> dict[str, Any]:
-    """Compute the metrics of a run's selected epoch, and what a choice on the test set would show, ready for JSON.
+    """Compute the metrics of a run's selected epoch and of epochs selected on the test set, ready for JSON.
 
     Args:
         rows: see `read_predictions`.
         epochs: see `read_curves`.
-        run: the folder of both, for messages.
+        run: folder of both files, for messages.
 
     Returns:
-        selected: epoch, learning_rate, how many rates were tried, and the metrics of the parts test and validation;
-        best_on_test: for accuracy and f1 the highest value over the epochs and its epoch;
+        selected: epoch, learning_rate, number of learning rates tried, and the metrics of the test and validation
+        parts; best_on_test: for accuracy and f1 the highest value over the epochs, and its epoch;
         optimism: best_on_test - selected. See `as_json` for rounding and None.
 
     Raises:
-        InputError: the two tables are of different runs.
+        InputError: the two tables belong to different runs.
     """
     chosen = epochs[epochs["selected"] == 1].iloc[0]
     test = _part_metrics(rows[rows["part"] == "test"], "the test part")
     validation_rows = rows[rows["part"] == "validation"]
     validation = sizes(validation_rows) | classification_metrics(validation_rows, "the validation part")
-    # So that an open accuracy (NaN) does not agree either.
+    # Written with `not ... <=` so that a NaN accuracy also counts as different.
     if test["slices"] and not abs(chosen["test_accuracy"] - test["accuracy"]) <= 1 / test["slices"]:
         raise InputError(
             f"{run / 'curves.csv'}: test accuracy {chosen['test_accuracy']:.6f} at the selected epoch, but "
             f"predictions.csv beside it gives {test['accuracy']:.6f}: they are of different runs; {RERUN}"
         )
-    # The other rates of a search on validation stay out: the thesis looked for the best epoch of one training.
+    # Only the selected learning rate: the thesis searched for the best epoch of one training.
     best = _best_on_test(epochs[epochs["learning_rate"] == chosen["learning_rate"]])
     return as_json(
         {
@@ -80,7 +79,7 @@ def read_predictions(path: Path) -> pd.DataFrame:
         Columns part (validation, test), case and class (str), slice and label (int64), probability of tumor (float64).
 
     Raises:
-        InputError: the file is missing or not in this form, a slice is given twice, or a case is in both parts.
+        InputError: the file is missing or not in this form, a slice is duplicated, or a case is in both parts.
     """
     rows = read_slices(path, ["part", "label"], CLASSES, "probability")
     refuse(path, ~rows["part"].isin(EVALUATED), f"part is none of {', '.join(EVALUATED)}")
@@ -94,19 +93,19 @@ def read_predictions(path: Path) -> pd.DataFrame:
 
 
 def read_curves(path: Path) -> pd.DataFrame:
-    """Read the columns of the curves that evaluation needs, one row an evaluated epoch and learning rate, in order.
+    """Read the columns of the curves that evaluation needs, one row per learning rate and evaluated epoch, in order.
 
-    They are learning_rate, epoch (from 1), test_accuracy, test_f1 and selected (1 in one row).
+    The columns are learning_rate, epoch (from 1), test_accuracy, test_f1 and selected (1 in one row).
 
     Raises:
-        InputError: the file is missing or not in the form above, or an epoch is given twice.
+        InputError: the file is missing or not in this form, or an epoch is duplicated.
     """
     columns = ["learning_rate", "epoch", "test_accuracy", "test_f1", "selected"]
     rows = read_text(path, columns)[columns].apply(pd.to_numeric, errors="coerce")
     refuse(path, ~(rows["learning_rate"] > 0), "learning_rate is not above 0")
     refuse(path, ~((rows["epoch"] >= 1) & (rows["epoch"] % 1 == 0)), "epoch is no whole number from 1")
     for column in ("test_accuracy", "test_f1"):
-        # Left open where it cannot be computed, as the F1 of a test part without tumor.
+        # NaN if undefined, such as F1 of a test part without tumor.
         refuse(path, ~(rows[column].isna() | rows[column].between(0, 1)), f"{column} is not in [0, 1]")
     refuse(path, rows.duplicated(["learning_rate", "epoch"]), "duplicate epoch")
     refuse(path, ~rows["selected"].isin((0, 1)), "selected is neither 0 nor 1")
@@ -116,10 +115,10 @@ def read_curves(path: Path) -> pd.DataFrame:
 
 
 def classification_metrics(rows: pd.DataFrame, where: str) -> dict[str, Any]:
-    """Compute the metrics that need labels and probabilities alone.
+    """Compute the metrics that need only labels and probabilities.
 
-    Sensitivity is the recall of tumor, specificity that of the other slices; F1 = 2 TP / (2 TP + FP + FN);
-    Brier = mean (probability - label)^2. `where` names the rows in the reasons, as "the test part".
+    Sensitivity is the recall of tumor slices, specificity that of the other slices; F1 = 2 TP / (2 TP + FP + FN);
+    Brier = mean (probability - label)^2. `where` names the rows in the reasons, such as "the test part".
     """
     label, probability = rows["label"].to_numpy(), rows["probability"].to_numpy()
     called = (probability >= THRESHOLD).astype(np.int64)
@@ -139,7 +138,7 @@ def classification_metrics(rows: pd.DataFrame, where: str) -> dict[str, Any]:
 
 
 def against_negatives(rows: pd.DataFrame, negative: str, where: str) -> dict[str, Any]:
-    """Accuracy and AUROC of tumor slices against one class of negatives, the other left out."""
+    """Accuracy and AUROC of tumor slices against one class of negatives, without the other class."""
     pair = rows[rows["class"].isin((TUMOR, negative))]
     absent = next((name for name in (TUMOR, negative) if name not in set(pair["class"])), None)
     none = unless(absent is None, f"no {absent} slice in {where}")
@@ -153,7 +152,7 @@ def sizes(rows: pd.DataFrame) -> dict[str, int]:
 
 
 def _part_metrics(rows: pd.DataFrame, where: str) -> dict[str, Any]:
-    """All metrics of the test part: pooled over slices, per negative class, per class and per case."""
+    """All metrics of the test part: pooled over slices, by negative class, by class and by case."""
     called = (rows["probability"] >= THRESHOLD).astype("int64")
     rows = rows.assign(right=(called == rows["label"]).astype("float64"))
     tn, fp, fn, tp = confusion_matrix(rows["label"], called, labels=[0, 1]).ravel() if len(rows) else [0] * 4
@@ -177,7 +176,7 @@ def _class_metrics(rows: pd.DataFrame, name: str, where: str) -> dict[str, Any]:
 
 
 def _case_metrics(rows: pd.DataFrame, where: str) -> dict[str, Any]:
-    """Accuracy of each case (or patient), and over them: each counts once, however thin its slices are cut."""
+    """Accuracy of each case (or patient), and its summary with equal weight for each case."""
     by_case = rows.groupby(patient_column(rows))
     right, tumors, slices = by_case["right"].mean(), by_case["label"].sum(), by_case.size()
     absent = unless(len(right) > 0, f"no case in {where}")
@@ -198,7 +197,7 @@ def _case_metrics(rows: pd.DataFrame, where: str) -> dict[str, Any]:
 
 
 def _best_on_test(epochs: pd.DataFrame) -> dict[str, Any]:
-    """Find the highest test accuracy and test F1 over the epochs, each by itself, the earliest on ties."""
+    """Find the highest test accuracy and the highest test F1 over the epochs separately, the earliest on ties."""
     best: dict[str, Any] = {}
     for name in ("accuracy", "f1"):
         known = epochs.dropna(subset=f"test_{name}").sort_values(f"test_{name}", ascending=False, kind="stable")
@@ -208,7 +207,7 @@ def _best_on_test(epochs: pd.DataFrame) -> dict[str, Any]:
 
 
 def _difference(value: Metric, other: Metric) -> Metric:
-    """Subtract two metrics; the reason of the first that has no value."""
+    """Subtract two metrics; if one has no value, return the first one's reason."""
     if isinstance(value, Estimate) or isinstance(other, Estimate):
         return value if isinstance(value, Estimate) else other
     return value - other

@@ -1,8 +1,8 @@
-"""What tells classes of slices apart besides the tumor: a table by class and part, and how far classes differ.
+"""Confounders: features other than the tumor that differ between classes, by class and part.
 
-The standardised mean difference of two classes is (mean - mean) / sqrt((variance + variance) / 2), variances with
-n - 1; of a share p it is (p - p) / sqrt((p (1 - p) + p (1 - p)) / 2). It does not grow with the number of slices, as a
-p value does. Above 0.1 a feature is often called out of balance.
+The standardised mean difference of classes 1 and 2 is (m1 - m2) / sqrt((v1 + v2) / 2) with means m and variances v
+(n - 1); for shares p, v = p (1 - p). Unlike a test statistic, it does not grow with the number of slices. Features with
+a difference above 0.1 are often called imbalanced.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ import pandas as pd
 from kidney_ssl.schema import KIDNEY, TUMOR
 from kidney_ssl.statistics.result import Estimate
 
-# Column of a slice's row -> what it is called, what it is multiplied with, and digits to show.
+# Column of the slice table -> label, factor to the shown unit, and digits to show.
 MEASURES = {
     "thickness_mm": ("slice distance, mm", 1.0, 1),
     "spacing_mm": ("pixel spacing, mm", 1.0, 2),
@@ -22,7 +22,7 @@ MEASURES = {
     "kidney_mm2": ("kidney area, cm²", 0.01, 1),
     "tumor_mm2": ("tumor area, cm²", 0.01, 1),
 }
-ANSWER = ("tumor_mm2",)  # what the label is made of: no confounder
+ANSWER = ("tumor_mm2",)  # the label is derived from this, so it is no confounder
 CYST = "with cyst"
 
 
@@ -30,7 +30,7 @@ NO_ROWS = Estimate(reason="no slice of this class in this part")
 
 
 def describe(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Median and quartiles (as the interval) of each measure that the rows have."""
+    """Median and quartiles (as the interval) of each measure present in the rows."""
     found = {}
     for column, (name, factor, _) in MEASURES.items():
         if column in rows:
@@ -40,7 +40,7 @@ def describe(rows: pd.DataFrame) -> dict[str, Estimate]:
 
 
 def shares(rows: pd.DataFrame) -> dict[str, pd.Series]:
-    """Features that a slice has or has not: a cyst, and each block of cases if there are several."""
+    """Binary features of slices: a cyst, and each block of cases if there are several."""
     found = {}
     if "cyst_px" in rows:
         found[CYST] = rows["cyst_px"] > 0
@@ -51,7 +51,7 @@ def shares(rows: pd.DataFrame) -> dict[str, pd.Series]:
 
 
 def standardised(first: np.ndarray, second: np.ndarray, *, share: bool) -> Estimate:
-    """Standardised mean difference of two groups of values; of a `share`, 0 and 1 with the variance p (1 - p)."""
+    """Standardised mean difference of two groups of values; with `share`, of 0/1 values with variance p (1 - p)."""
     if min(len(first), len(second)) < (1 if share else 2):
         return Estimate(reason="too few slices")
     means = [float(np.mean(one)) for one in (first, second)]
@@ -66,7 +66,7 @@ def imbalance(parts: Mapping[str, pd.DataFrame]) -> dict[str, dict[tuple[str, st
     """Standardised mean differences of tumor slices from kidney slices and from all others, in each part's rows.
 
     Returns:
-        Feature -> (part, against) -> difference, `against` being kidney or all others.
+        Feature -> (part, against) -> difference; `against` is the kidney slices or all other slices.
     """
     found: dict[str, dict[tuple[str, str], Estimate]] = {}
     for part, rows in parts.items():

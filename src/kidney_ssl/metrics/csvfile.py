@@ -1,4 +1,4 @@
-"""CSV tables of a run, read as text and checked row by row: the first bad line is named."""
+"""CSV tables of a run, read as text and checked row by row; errors name the first bad line."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,10 +12,10 @@ RERUN = "run the finetune stage again"
 
 
 def read_text(path: Path, columns: Sequence[str]) -> pd.DataFrame:
-    """Read a CSV as text: nothing is guessed, so a case may be called NA and an empty field stays visible.
+    """Read a CSV as text, without type inference: a case may be called NA, and an empty field stays visible.
 
     Raises:
-        InputError: the file is missing, is no table, or lacks one of `columns`.
+        InputError: the file is missing, is not a table, or lacks one of `columns`.
     """
     try:
         rows = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
@@ -26,22 +26,22 @@ def read_text(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     absent = [column for column in columns if column not in rows]
     if absent:
         raise InputError(f"{path}: column(s) missing: {', '.join(absent)}; {RERUN}")
-    return rows.fillna("")  # a row that ends early
+    return rows.fillna("")  # a row with too few fields
 
 
 def refuse(path: Path, bad: pd.Series, what: str) -> None:
-    """Raise InputError if any row is bad, naming the first one's line."""
+    """Raise an InputError that names the line of the first bad row, if there is one."""
     if bad.any():
         line = int(np.flatnonzero(bad)[0]) + 2
         raise InputError(f"{path}: line {line}: {what} ({int(bad.sum())} such row(s)); {RERUN}")
 
 
 def read_slices(path: Path, columns: Sequence[str], classes: Sequence[str], *probabilities: str) -> pd.DataFrame:
-    """Read a table with a row a slice: case, slice, class, `columns` still as text, and columns of probabilities.
+    """Read a table with one row per slice: case, slice, class, `columns` as text, and columns of probabilities.
 
     Raises:
-        InputError: see `read_text`; a case without name, a slice that is no whole number or is given twice, an
-            unknown class, a probability outside [0, 1].
+        InputError: see `read_text`; or a case has no name, a slice is not an integer or is duplicated, a class is
+            unknown, or a probability is outside [0, 1].
     """
     rows = read_text(path, ["case", "slice", "class", *columns, *probabilities])
     refuse(path, rows["case"] == "", "no case is named")

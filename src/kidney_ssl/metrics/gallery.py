@@ -1,4 +1,4 @@
-"""Which slices are shown: the same for every arm, chosen by the baseline's outcome, and each arm's own errors."""
+"""Slices to show: the same ones for every arm, chosen by the baseline's outcome, and each arm's own errors."""
 
 import numpy as np
 import pandas as pd
@@ -9,18 +9,18 @@ OUTCOMES = ("TP", "FP", "FN", "TN")
 
 
 def outcomes(predictions: pd.DataFrame) -> np.ndarray:
-    """TP, FP, FN or TN of each row, from `label` and `probability` at 0.5."""
+    """TP, FP, FN or TN for each row, from `label` and `probability` at 0.5."""
     called = predictions["probability"].to_numpy() >= THRESHOLD
     true = predictions["label"].to_numpy() == 1
     return np.where(called, np.where(true, "TP", "FP"), np.where(true, "FN", "TN"))
 
 
 def same_slices(baseline: pd.DataFrame, count: int) -> np.ndarray:
-    """Choose rows to show for every arm: of each outcome of the baseline, spread evenly from least to most probable.
+    """Choose rows to show for every arm: for each outcome of the baseline, evenly spaced by probability.
 
     Returns:
-        Row numbers, at most `count` of each outcome, in the order of `OUTCOMES` and then by probability; one of a case
-        where cases suffice.
+        Row numbers, at most `count` for each outcome, in the order of `OUTCOMES` and then by probability; one per case
+        if there are enough cases.
     """
     found = outcomes(baseline)
     chosen = []
@@ -34,13 +34,13 @@ def same_slices(baseline: pd.DataFrame, count: int) -> np.ndarray:
 
 
 def worst_errors(predictions: pd.DataFrame, count: int) -> np.ndarray:
-    """Choose an arm's most confident errors, the worst first; one of a case where cases suffice."""
+    """Choose an arm's most confident errors, the worst first; one per case if there are enough cases."""
     wrong = np.flatnonzero(np.isin(outcomes(predictions), ["FP", "FN"]))
     confidence = np.abs(predictions["probability"].to_numpy()[wrong] - THRESHOLD)
     return _one_of_a_case(wrong[np.argsort(-confidence, kind="stable")], predictions, count)[:count]
 
 
 def _one_of_a_case(rows: np.ndarray, predictions: pd.DataFrame, count: int) -> np.ndarray:
-    """The first row of each case, if those are at least `count`; else all."""
+    """The first row of each case if there are at least `count` cases, else all rows."""
     first = ~pd.Series(predictions["case"].to_numpy()[rows]).duplicated().to_numpy()
     return rows[first] if first.sum() >= count else rows

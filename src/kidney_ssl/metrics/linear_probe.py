@@ -23,7 +23,7 @@ def read_probes(path: Path) -> pd.DataFrame:
         fitted and its column is empty).
 
     Raises:
-        InputError: the file is missing or not in this form, or a column is empty in some rows alone.
+        InputError: the file is missing or not in this form, or a column is empty in only some rows.
     """
     rows = read_slices(path, ["label", *PROBES], CLASSES)
     refuse(path, rows["label"] != (rows["class"] == TUMOR).map({True: "1", False: "0"}), "label and class contradict")
@@ -37,7 +37,7 @@ def read_probes(path: Path) -> pd.DataFrame:
 
 
 def probe_metrics(rows: pd.DataFrame | None) -> dict[str, Any]:
-    """Compute accuracy at 0.5, AUROC, and AUROC against kidney of each probe; None is an arm that was not probed."""
+    """Compute accuracy at 0.5, AUROC, and AUROC against kidney of each probe; None for an arm that was not probed."""
     if rows is None:
         return {name: dict.fromkeys(METRICS, NOT_PROBED) for name in PROBES}
     return {name: _probe(rows.assign(probability=rows[name])) for name in PROBES}

@@ -1,4 +1,4 @@
-"""Curves and metrics of all arms under each other, as DVC plots them: plots/*.csv."""
+"""Curves and metrics of all arms in long tables for DVC's plots: plots/*.csv."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,7 +8,7 @@ from kidney_ssl.metrics.over_seeds import Run, Summary, budget_name
 
 
 def long_curves(curves: Mapping[Run, pd.DataFrame]) -> pd.DataFrame:
-    """Put the training curves of all runs under each other: arm, percent, seed and the columns of each."""
+    """Concatenate the training curves of all runs: arm, percent, seed and the curves' columns."""
     tables = []
     for run, table in sorted(curves.items()):
         tables.append(table.assign(arm=run.arm, percent=run.percent, seed=run.seed))
@@ -18,7 +18,7 @@ def long_curves(curves: Mapping[Run, pd.DataFrame]) -> pd.DataFrame:
 
 
 def long_metrics(means: Summary, summary: Summary) -> pd.DataFrame:
-    """Put metrics under each other: metric, arm, value, low, high; unknown values are left out, unknown ends empty.
+    """Make a long table of metrics: metric, arm, value, low, high; missing values are left out, missing ends empty.
 
     Args:
         means: metric -> arm -> value.
@@ -35,7 +35,7 @@ def long_metrics(means: Summary, summary: Summary) -> pd.DataFrame:
 
 
 def long_learning(summary: Summary, percents: Sequence[int], metrics: Sequence[str]) -> pd.DataFrame:
-    """Put the points of the curves under each other: metric, arm, percent, value, low, high; unknown ones left out."""
+    """Make a long table of learning curves: metric, arm, percent, value, low, high; missing values are left out."""
     rows = [
         {"metric": name, "arm": arm, "percent": percent, "value": value}
         | {end: summary.get(budget_name(name, percent, end), {}).get(arm) for end in ("low", "high")}

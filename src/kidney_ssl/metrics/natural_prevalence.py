@@ -1,13 +1,13 @@
-"""Metrics of the natural test set: all slices of the test cases, at the prevalence that a reader meets.
+"""Metrics of the natural test set: all slices of the test cases, at the prevalence seen in clinical reading.
 
-Slices of class `small` show a tumor below the threshold of the labelled set (1 to min_tumor_px - 1 pixels). For the
-question of the study, tumor against no tumor (block `tumor`), they are neither right nor wrong and stay out; block
-`small` says how many of them are called, and block `any_tumor` counts any tumor pixel as positive, over all slices.
+Slices of class `small` show a tumor below the threshold of the labelled set (1 to min_tumor_px - 1 pixels). Block
+`tumor` (the study's question, tumor against no tumor) leaves them out, block `small` counts how many of them are
+called, and block `any_tumor` counts every slice with a tumor pixel as positive.
 
-A false positive is a slice without any tumor pixel that is called. At a limit of F false positives per case, slices
-are called from the lowest of the given probabilities on at which no more than F x (test cases) slices without tumor
-are; slices with equal probabilities are called together or not at all, so that the limit is never passed. If even the
-highest is given to too many of them, none is called.
+A false positive is a called slice without any tumor pixel. At a limit of F false positives per case, the threshold is
+the lowest predicted probability at which at most F x (number of test cases) slices without tumor are called. Slices
+with equal probabilities are called together or not at all, so that the limit is never exceeded. If too many slices
+without tumor share the highest probability, no slice is called.
 """
 
 from pathlib import Path
@@ -26,7 +26,7 @@ from kidney_ssl.schema import CLASSES, KIDNEY, NEGATIVES, SMALL, THRESHOLD, TUMO
 from kidney_ssl.statistics.result import Estimate, unless
 
 NATURAL_CLASSES = (TUMOR, SMALL, *NEGATIVES)
-FALSE_POSITIVES = (0.5, 1.0, 2.0, 4.0)  # per case, the limits at which sensitivity is read
+FALSE_POSITIVES = (0.5, 1.0, 2.0, 4.0)  # limits per case at which sensitivity is measured
 WHERE = "the natural test set"
 EMPTY, NO_SMALL = f"no slice in {WHERE}", f"no slice with a smaller tumor in {WHERE}"
 
@@ -38,8 +38,8 @@ def read_natural(path: Path, predictions: pd.DataFrame) -> pd.DataFrame:
         Columns case and class (str: tumor, small, kidney, background), slice (int64), probability of tumor (float64).
 
     Raises:
-        InputError: the file is missing or not in this form, a test slice of the run's `predictions` is not in it with
-            its class, or a validation case is.
+        InputError: the file is missing or not in this form, a test slice of the run's `predictions` is missing or has
+            another class, or the file has a validation case.
     """
     rows = read_slices(path, [], NATURAL_CLASSES, "probability")
     refuse(path, rows["case"].isin(predictions.loc[predictions["part"] != "test", "case"]), "a validation case")
@@ -54,8 +54,8 @@ def natural_metrics(rows: pd.DataFrame) -> dict[str, Any]:
     """Compute the metrics of the natural test set, see `read_natural`.
 
     Returns:
-        slices, cases, classes (slices of each), prevalence (share of all slices), the blocks `tumor`, `any_tumor` and
-        `small` (see the module), `false_positives` (limit per case -> operating point) and `by_case`.
+        slices, cases, classes (slices of each class), prevalence (share of tumor in all slices), the blocks `tumor`,
+        `any_tumor` and `small` (see the module), `false_positives` (limit per case -> operating point) and `by_case`.
     """
     classes = {name: int((rows["class"] == name).sum()) for name in NATURAL_CLASSES}
     empty = unless(len(rows) > 0, EMPTY)
@@ -100,7 +100,7 @@ def _block(rows: pd.DataFrame, positives: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _operating_point(rows: pd.DataFrame, limit: float) -> dict[str, Any]:
-    """Say what is called when at most `limit` slices per case are called without a tumor; see the module."""
+    """Operating point with at most `limit` false positives per case; see the module."""
     cases = rows["case"].nunique()
     negative = rows["class"].isin(NEGATIVES)
     if not negative.any():
@@ -131,7 +131,7 @@ def _operating_point(rows: pd.DataFrame, limit: float) -> dict[str, Any]:
 
 
 def _by_case(rows: pd.DataFrame) -> dict[str, Any]:
-    """Count cases by what they hold, and rank them by their highest probability."""
+    """Count cases by whether they have a tumor, and compute metrics of the cases' highest probability."""
     tumor = (rows["class"] == TUMOR).groupby(rows["case"]).any()
     any_tumor = rows["class"].isin((TUMOR, SMALL)).groupby(rows["case"]).any()
     one_class = (
@@ -149,10 +149,10 @@ def _by_case(rows: pd.DataFrame) -> dict[str, Any]:
 
 
 def reweighted(test: pd.DataFrame, rows: pd.DataFrame) -> dict[str, Any]:
-    """Compute metrics of the sampled test part as they would be at natural prevalence.
+    """Estimate the metrics at natural prevalence from the sampled test part by reweighting.
 
-    Each slice counts as many times as its class has slices in the natural test set `rows` for each one chosen: the
-    inverse of its sampling fraction. Small tumors could not be chosen, so they have no weight here.
+    Each slice is weighted by the inverse sampling fraction of its class: slices of the class in the natural test set
+    `rows`, divided by slices of the class in `test`. Slices of class `small` are never sampled, so they do not count.
     """
     chosen, there = (frame["class"].value_counts() for frame in (test, rows))
     lost = [f"{there[name]} {name}" for name in CLASSES if there.get(name, 0) and not chosen.get(name, 0)]

@@ -1,8 +1,8 @@
-"""The null of `optimism`: what choosing the epoch on test cases adds on OTHER test cases.
+"""Control of `optimism`: the gain on OTHER test cases from choosing the epoch on test cases.
 
-`optimism` chooses the epoch and reads its metric on the same slices. Here the test cases are halved at random, the
-epoch is chosen on one half and read on the other, less the selected epoch's metric on that same other half. What is
-left of `optimism` here is a truly better epoch; the rest was luck with these slices.
+`optimism` chooses the epoch and measures its metric on the same slices. Here the test cases are halved at random: the
+epoch is chosen on one half, and its metric on the other half is compared with the selected epoch's on that half. A
+difference that remains is a truly better epoch; the rest of `optimism` is luck with these slices.
 """
 
 from collections.abc import Sequence
@@ -19,20 +19,20 @@ from kidney_ssl.statistics.result import Estimate
 
 HALVINGS = 1000
 SEED = 0
-TOLERANCE = 1e-4  # between a probability as float32 and as text
+TOLERANCE = 1e-4  # tolerance between a probability as float32 and as text
 
 
 def read_epochs(path: Path, probabilities: np.ndarray, evaluated: Sequence[int], selected: int) -> np.ndarray:
     """Read the test slices' probabilities after every evaluated epoch, (E, N) float32.
 
     Args:
-        path: their .npy.
+        path: the .npy file.
         probabilities: (N,) of the selected epoch, in the same order.
         evaluated: the E epochs.
-        selected: which of them the run selected, from 0.
+        selected: index of the selected epoch, from 0.
 
     Raises:
-        InputError: the file is missing, of another shape, or its selected epoch gives other probabilities.
+        InputError: the file is missing or has another shape, or its selected epoch has other probabilities.
     """
     try:
         epochs: np.ndarray = np.load(path)
@@ -57,21 +57,21 @@ def split_half(
     halvings: int = HALVINGS,
     seed: int = SEED,
 ) -> dict[str, Any]:
-    """Choose the epoch on one half of the test cases and read it on the other, many times.
+    """Repeatedly choose the epoch on one half of the test cases and measure it on the other.
 
-    Half of C cases is C // 2 to choose on, the others to read on. The earliest epoch wins a tie.
+    Of C cases, C // 2 are used for the choice and the others for measuring. The earliest epoch wins a tie.
 
     Args:
         cases: (N,) the case of each test slice.
         label: (N,) 0 or 1.
         epochs: see `read_epochs`.
-        selected: which of them the run selected, from 0.
-        halvings: how many.
-        seed: decides which cases are in which half.
+        selected: index of the epoch that the run selected, from 0.
+        halvings: number of random halvings.
+        seed: seed of the halvings.
 
     Returns:
         For accuracy and f1: mean, low and high (2.5 and 97.5 % quantiles over the halvings) of the difference, and the
-        number of halvings. F1 is not defined in a half without tumor slices: such halvings are left out.
+        number of halvings. F1 is undefined in a half without tumor slices; such halvings are left out.
     """
     names, place = np.unique(cases, return_inverse=True)
     count = len(names)

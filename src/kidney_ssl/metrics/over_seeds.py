@@ -10,7 +10,7 @@ from typing import Any
 from kidney_ssl.statistics.result import DIGITS
 
 HEADLINE = ("accuracy", "auroc", "f1")  # and the primary metric of the analysis
-# Name in the summary -> where it stands in a run's metrics.
+# Name in the summary -> path in a run's metrics.
 FIGURES: dict[str, tuple[str, ...]] = {
     "accuracy": ("selected", "test", "accuracy"),
     "accuracy_against_kidney": ("selected", "test", "against", "kidney", "accuracy"),
@@ -53,19 +53,19 @@ class Run:
 
     @property
     def budget(self) -> str:
-        """Its name among the runs of its arm, and that of its folder."""
+        """Name of the run within its arm, and of its folder."""
         return f"{self.percent}-{self.seed}"
 
     @property
     def folder(self) -> str:
-        """Where fine-tuning lays its files, from the project's folder."""
+        """Folder of the run's files, relative to the project's folder."""
         return f"models/finetune/{self.arm}/{self.budget}"
 
 
 def budget_name(metric: str, percent: int, end: str = "") -> str:
     """Name a metric in the summary: `accuracy`, `accuracy_low` at 100 %, `accuracy_25`, `accuracy_25_low` at 25 %.
 
-    The plain name means all the training cases in every study: one without that budget has no plain name.
+    The plain name always means all training cases; a study without the budget of 100 % has no plain names.
     """
     return "_".join([metric, *([] if percent == 100 else [str(percent)]), *([end] if end else [])])
 
@@ -74,8 +74,8 @@ def means(results: Mapping[Run, Any]) -> Summary:
     """Average each metric of an arm over its seeds, from `metrics.run.evaluate_run` of each run.
 
     Returns:
-        metric -> arm -> mean; the plain name at 100 % of the training cases, `accuracy_25` at 25 %. None where a seed
-        has no such metric: the reason stands in report/evaluate/<arm>.json.
+        metric -> arm -> mean, named as by `budget_name`. None if a seed lacks the metric; report/evaluate/<arm>.json
+        has the reason.
     """
     found: Summary = {}
     for percent, arm, name, values in _of_seeds(results):
@@ -85,17 +85,17 @@ def means(results: Mapping[Run, Any]) -> Summary:
 
 
 def headline(results: Mapping[Run, Any], primary: str) -> dict[str, float | None]:
-    """The few metrics of one arm that `dvc metrics show` lists, at each budget: name in the summary -> mean."""
+    """The main metrics of one arm for `dvc metrics show`, at each budget: name in the summary -> mean."""
     names = {budget_name(name, run.percent) for run in results for name in (*HEADLINE, primary)}
     return {name: next(iter(of_arm.values())) for name, of_arm in means(results).items() if name in names}
 
 
 def spreads(results: Mapping[Run, Any]) -> Summary:
-    """Say how much metrics differ between seeds, apart from what other test cases would change.
+    """Compute how much metrics differ between seeds on the same test cases.
 
     Returns:
-        `<metric>_spread`, `<metric>_25_spread` -> arm -> standard deviation over the seeds (over n - 1), of the budgets
-        that have at least two. None where a seed has no such metric.
+        `<metric>_spread`, `<metric>_25_spread` -> arm -> standard deviation over the seeds (n - 1), for budgets with at
+        least two seeds. None if a seed lacks the metric.
     """
     seeds: dict[int, set[int]] = {}
     for run in results:
@@ -109,7 +109,7 @@ def spreads(results: Mapping[Run, Any]) -> Summary:
 
 
 def _of_seeds(results: Mapping[Run, Any]) -> list[tuple[int, str, str, list[float]]]:
-    """Gather a metric's values over the seeds: percent, arm, metric, values; none where a seed has no such metric."""
+    """Gather each metric's values over the seeds: percent, arm, metric, values; no values if a seed lacks it."""
     groups: dict[tuple[int, str], list[Any]] = {}
     for run, metrics in sorted(results.items()):
         groups.setdefault((run.percent, run.arm), []).append(metrics)

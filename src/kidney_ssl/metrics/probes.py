@@ -21,18 +21,18 @@ def probe_accuracy(
 ) -> dict[str, float]:
     """Fit on training slices and measure on validation slices.
 
-    The neighbours are those of the largest cosine similarity (k = 20, or all slices if there are fewer), each with
-    one vote, a tie counting as negative. The linear probe is a logistic regression with L2 (C = 1) on standardised
-    features. Both use scikit-learn.
+    The k = 20 neighbours (or all slices if there are fewer) have the largest cosine similarity and one vote each; a tie
+    counts as negative. The linear probe is a logistic regression with L2 penalty (C = 1) on standardised features.
+    Both use scikit-learn.
 
     Features are (N, width) and (M, width) float32, labels (N,) and (M,) 0 or 1. `with_kidney` (M,) bool says which
     validation slices show a kidney; None for all.
 
     Returns:
-        `knn_accuracy` and `linear_accuracy` in [0, 1]; `majority_accuracy`, that of always giving the more frequent
-        training label; `knn_auroc_against_kidney` and `linear_auroc_against_kidney`, AUROC of tumor against the
-        negatives with a kidney, by the share of neighbours with tumor and by the logit. NaN where it cannot be
-        computed.
+        `knn_accuracy` and `linear_accuracy` in [0, 1]; `majority_accuracy`, the accuracy of always predicting the more
+        frequent training label; `knn_auroc_against_kidney` and `linear_auroc_against_kidney`, AUROC of tumor slices
+        against negatives with a kidney, scored by the share of neighbours with tumor and by the logit. NaN if
+        undefined.
     """
     majority = int(2 * labels.sum() > len(labels))
     found = {"majority_accuracy": float((tested_labels == majority).mean())}
@@ -51,11 +51,11 @@ def probe_accuracy(
 
 
 def probe_probabilities(features: np.ndarray, labels: np.ndarray, tested: np.ndarray) -> dict[str, np.ndarray | None]:
-    """Fit the probes of `probe_accuracy` and give the probability of tumor of other slices.
+    """Fit the probes of `probe_accuracy` and predict the probability of tumor for other slices.
 
     Returns:
-        `linear`: (M,) of the logistic regression; `knn`: (M,) share of the neighbours with tumor. None where the
-        training slices are of one class.
+        `linear`: (M,) of the logistic regression; `knn`: (M,) share of the neighbours with tumor. None if all training
+        slices have one class.
     """
     probes = _probes(len(labels))
     if len(np.unique(labels)) < 2:

@@ -1,4 +1,4 @@
-"""Every metric of one run, and intervals of an arm, from the runs' files and the rows of the slices."""
+"""All metrics of a run, and intervals of an arm, from the runs' files and the tables of slices."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,19 +22,19 @@ from kidney_ssl.statistics.result import as_json
 
 
 def evaluate_run(run: Path, slices: Path) -> dict[str, Any]:
-    """Compute every metric of one run, ready for JSON.
+    """Compute all metrics of one run, ready for JSON.
 
     Args:
-        run: folder with predictions.csv, curves.csv, epochs.npy and natural.csv of a fine-tuning, and frozen.csv of
-            an arm that was probed.
-        slices: folder with train.csv and test.csv, the rows of the chosen slices.
+        run: folder with predictions.csv, curves.csv, epochs.npy and natural.csv of a fine-tuning, and frozen.csv if
+            the arm was probed.
+        slices: folder with train.csv and test.csv, the tables of the chosen slices.
 
     Returns:
-        What `metrics.evaluate` gives, and the blocks calibration (`sampled`, and `reweighted` to natural prevalence),
-        natural, strata, split_half and frozen.
+        The result of `classification.evaluate`, and the blocks calibration (`sampled`, and `reweighted` to natural
+        prevalence), natural, strata, split_half and frozen.
 
     Raises:
-        InputError: a file is missing, not in its form, or they are of different runs; a training case was tested.
+        InputError: a file is missing or malformed, the files belong to different runs, or a training case was tested.
     """
     predictions, curves = read_predictions(run / "predictions.csv"), read_curves(run / "curves.csv")
     found = evaluate(predictions, curves, run)
@@ -63,17 +63,17 @@ def evaluate_run(run: Path, slices: Path) -> dict[str, Any]:
 
 
 def arm_intervals(runs: Sequence[Path], slices: Path) -> dict[str, Any]:
-    """Compute 95 % intervals over test cases of an arm's means over seeds, ready for JSON.
+    """Compute 95 % intervals over test cases for an arm's metrics averaged over seeds, ready for JSON.
 
     Args:
-        runs: the folders of an arm's runs at one label budget, one a seed.
+        runs: the folders of an arm's runs at one label budget, one per seed.
         slices: see `evaluate_run`.
 
     Returns:
-        `natural` and `strata` as `evaluate_run` gives them, with low, high and reason in place of the values.
+        `natural` and `strata` as in `evaluate_run`, with low, high and reason in place of the values.
 
     Raises:
-        InputError: see `evaluate_run`; the runs are not of the same slices.
+        InputError: see `evaluate_run`; or the runs have different slices.
     """
     predictions = [read_predictions(run / "predictions.csv") for run in runs]
     natural = [read_natural(run / "natural.csv", one) for run, one in zip(runs, predictions, strict=True)]
@@ -84,7 +84,7 @@ def arm_intervals(runs: Sequence[Path], slices: Path) -> dict[str, Any]:
 
 
 def _together(seeds: Sequence[pd.DataFrame]) -> tuple[pd.DataFrame, np.ndarray]:
-    """The slices of an arm's seeds, sorted by case, and their probabilities, (K, N)."""
+    """The slices of an arm, sorted by case, and their probabilities from each seed, (K, N)."""
     tables = [one.sort_values(["case", "slice"]).reset_index(drop=True) for one in seeds]
     rows = [one[["case", "slice", "class"]] for one in tables]
     if not all(one.equals(rows[0]) for one in rows):

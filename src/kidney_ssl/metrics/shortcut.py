@@ -1,8 +1,8 @@
 """AUROC of a logistic-regression baseline without tumor information: the shortcut probe.
 
-Its features tell slices apart without showing a tumor: a 16 x 16 thumbnail, the slice's position,
-the body's area, the distance between slices and the block of cases. Its AUROC is what an arm's AUROC has to be read
-against: slices with large tumors lie in the middle of the kidneys, and block and thickness differ between hospitals.
+Its features do not show the tumor: a 16 x 16 thumbnail, the slice's position, the body's area, the distance between
+slices and the block of cases. An arm's AUROC must be compared with this one, because slices with large tumors lie in
+the middle of the kidneys, and block and thickness differ between hospitals.
 """
 
 from collections.abc import Sequence
@@ -32,16 +32,16 @@ from kidney_ssl.statistics.swaps import ranks_within_arms
 THUMBNAIL = (16, 16)
 GROUPS = ("thumbnail", "position", "body_area", "thickness", "block")
 ALL = "all"
-# Metric -> classes of slices that take part, in training and in the test.
+# Metric -> classes of slices used, in training and test.
 METRICS = {"auroc": CLASSES, "auroc_against_kidney": (TUMOR, KIDNEY)}
-STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # inverse strengths of L2, C
-UNSEARCHED = 1e-2  # where cases are too few to search
+STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # inverse strengths C of the L2 penalty
+UNSEARCHED = 1e-2  # used if there are too few cases to search
 FOLDS = 5
 
 
 @dataclass(frozen=True)
 class Features:
-    """Features of one part's slices by group, (N, width) float64 each, and their rows with case, class and label."""
+    """Features of a part's slices by group, (N, width) float64 each, and the slices' case, class and label."""
 
     groups: dict[str, np.ndarray]
     rows: pd.DataFrame
@@ -53,17 +53,17 @@ class Features:
         return Features(groups, self.rows[kept].reset_index(drop=True))
 
     def columns(self, group: str) -> np.ndarray:
-        """Columns of one group, or of all of them side by side: (N, width) float64."""
+        """Columns of one group, or of all groups side by side: (N, width) float64."""
         return np.column_stack(list(self.groups.values())) if group == ALL else self.groups[group]
 
 
 def read_features(images: Path, rows: pd.DataFrame, blocks: Sequence[str]) -> Features:
-    """Read what the probe sees of a part, a piece of its array at a time.
+    """Read the probe's features of a part, in pieces of its array.
 
     Args:
         images: .npy of (N, S, S) floats in [0, 1].
         rows: N rows with position, body_mm2, thickness_mm and block.
-        blocks: the blocks of the training part; a slice of another one has 0 for each.
+        blocks: the blocks of the training part; a slice of another block has 0 for each.
 
     Raises:
         InputError: the array has another number of slices.
@@ -86,7 +86,7 @@ def read_features(images: Path, rows: pd.DataFrame, blocks: Sequence[str]) -> Fe
 
 
 def _with_square(values: pd.Series) -> np.ndarray:
-    """A number and its square, (N, 2): tumors lie in the middle of a scan, which a straight line cannot fit."""
+    """A number and its square, (N, 2): tumors lie in the middle of a scan, which a linear term cannot fit."""
     column = values.to_numpy(float)
     return np.column_stack([column, np.square(column)])
 
@@ -94,12 +94,12 @@ def _with_square(values: pd.Series) -> np.ndarray:
 def probe(train: Features, group: str) -> tuple[Pipeline, float] | str:
     """Fit the probe on one group of features, or on all.
 
-    A logistic regression with L2 on standardised features, its strength the one of `STRENGTHS` with the best mean
-    AUROC over folds of training cases (no case in two folds). Folds that lack a class on one side are left out; with
-    fewer than two left, the strength is `UNSEARCHED`.
+    The probe is a logistic regression with an L2 penalty on standardised features. Its strength is the one of
+    `STRENGTHS` with the best mean AUROC in a cross-validation by training cases. Folds with only one class in training
+    or validation are left out; with fewer than two folds left, the strength is `UNSEARCHED`.
 
     Returns:
-        The fitted probe and its strength; or why there is none.
+        The fitted probe and its strength, or the reason why there is none.
     """
     columns, labels = train.columns(group), train.rows["label"].to_numpy()
     if len(np.unique(labels)) < 2:
@@ -122,15 +122,15 @@ def shortcut(train: Features, test: Features, *, resamples: int, seed: int) -> d
     """Test the probe on the test part, with all features and with each group alone.
 
     Args:
-        train: slices that the probe is fitted on.
+        train: slices for fitting.
         test: slices of other cases.
-        resamples: of the test cases, for the intervals.
-        seed: decides them.
+        resamples: number of resamples of the test cases, for the intervals.
+        seed: seed of the resamples.
 
     Returns:
-        Metric -> group -> point, low, high (95 %, see `statistics.bootstrap`), strength, and the reason of what is
-        None. `auroc` is of a probe fitted and tested on all slices, `auroc_against_kidney` of one on tumor and kidney
-        slices alone.
+        Metric -> group -> point, low, high (95 %, see `statistics.bootstrap`), strength, and the reason if one is
+        None. `auroc` comes from a probe fitted and tested on all slices, `auroc_against_kidney` from one fitted and
+        tested on tumor and kidney slices only.
 
     Raises:
         InputError: a case is in both parts.
@@ -160,7 +160,7 @@ def shortcut(train: Features, test: Features, *, resamples: int, seed: int) -> d
 def _tested(
     rows: pd.DataFrame, scores: dict[str, np.ndarray], metric: str, *, resamples: int, seed: int
 ) -> dict[str, Estimate]:
-    """Metric of several probes on the same slices."""
+    """A metric of several probes on the same slices."""
     probabilities = np.array(list(scores.values())).reshape(len(scores), 1, len(rows))
     predictions = ArmPredictions.of_slices(list(scores), rows, probabilities)
     reason = "no slice in the test part" if rows.empty else why_undefined(predictions, metric)

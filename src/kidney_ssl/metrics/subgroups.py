@@ -1,11 +1,12 @@
-"""Metrics of subgroups of the test slices: by what they show and how they were taken.
+"""Metrics of subgroups of the test slices, by content and by acquisition.
 
-- Tumor size: thirds by the terciles of the TRAINING tumor slices' native area in mm2, so that no test slice decides
-  where a third ends. Sensitivity only: a slice without tumor has no size.
-- Negatives: each kind of slice without tumor against all tumor slices; a cyst is the likeliest to be taken for one.
-- Slice distance: at most 1.5 mm (thin reconstructions), to 4 mm, to 10 mm (5 mm is the abdomen's routine, and nearly
-  half of KiTS23), and beyond, which no protocol has but the phantom. Fixed, so that studies can be compared.
-- Block: parts of KiTS23 with other annotators and contrast phase.
+- Tumor size: thirds by the terciles of the TRAINING tumor slices' native area in mm2, so that test slices do not
+  influence the limits. Only sensitivity: a slice without tumor has no tumor size.
+- Negatives: each kind of slice without tumor against all tumor slices; cysts are the most likely to be mistaken for
+  tumors.
+- Slice distance: up to 1.5 mm (thin reconstructions), up to 4 mm, up to 10 mm (5 mm is routine for the abdomen and
+  nearly half of KiTS23), and more, which only the phantom has. The limits are fixed, so that studies can be compared.
+- Block: parts of KiTS23 with different annotators and contrast phases.
 """
 
 from itertools import pairwise
@@ -27,7 +28,7 @@ def join_slices(test: pd.DataFrame, slices: pd.DataFrame) -> pd.DataFrame:
     """Add `COLUMNS` of data/slices/test.csv to the test predictions.
 
     Raises:
-        InputError: the two are not of the same slices.
+        InputError: the two tables have different slices.
     """
     key = ["case", "slice", "class"]
     joined = test.merge(slices[[*key, *COLUMNS]], on=key, how="left", validate="1:1")
@@ -47,7 +48,7 @@ def subgroup_metrics(test: pd.DataFrame, train: pd.DataFrame) -> dict[str, Any]:
         train: class and tumor_mm2 of all training slices, so that all label budgets have the same subgroups.
 
     Returns:
-        `size` (cut_points_mm2 and a third's slices, cases and sensitivity), `negatives` (kind -> slices and cases of
+        `size` (cut_points_mm2; third -> slices, cases and sensitivity), `negatives` (kind -> slices and cases of
         these negatives, specificity, AUROC of all tumor slices against them), `thickness` and `block` (subgroup ->
         slices, cases, tumor_slices, accuracy, AUROC, AUROC against kidney, sensitivity, specificity).
     """

@@ -1,4 +1,4 @@
-"""Metrics of a pretext task beside those of its trivial predictors, by the names that pretraining gives them."""
+"""Metrics of a pretext task with those of its trivial predictors, matched by their names."""
 
 from collections.abc import Mapping
 
@@ -7,13 +7,13 @@ Pairs = dict[str, dict[str, float | None]]
 
 
 def beside_trivial(figures: Mapping[str, float | None]) -> list[tuple[str, float | None, dict[str, float | None]]]:
-    """Pair metrics with trivial predictors: `validation_mse_copy` is `validation_mse` of one called copy.
+    """Pair metrics with trivial predictors: `validation_mse_copy` is `validation_mse` of the predictor `copy`.
 
     Args:
         figures: metrics of the last epoch.
 
     Returns:
-        Name, value and predictor -> value of each metric that has predictors; of the loss if none has.
+        For each metric with trivial predictors: name, value, and predictor -> value. If there is none, the loss.
     """
     measured = {key.removeprefix(PREFIX): value for key, value in figures.items() if key.startswith(PREFIX)}
     pairs: Pairs = {
