@@ -1,6 +1,6 @@
-"""The registry of pretext tasks: every module of this folder but the shared ones is a method of its file's name.
+"""The registry of pretext tasks: each module of this folder, except shared ones, is a method named as its file.
 
-A module is imported only when its method is asked for, so that the list itself costs nothing and no method's stage
+A module is imported only when its method is used, so that listing the methods imports none and no method's stage
 depends on another method's file.
 """
 
@@ -15,20 +15,20 @@ from kidney_ssl.errors import InputError
 if TYPE_CHECKING:
     from kidney_ssl.methods.base import Pretext
 
-SHARED = ("__init__", "base", "boxes", "patches", "restoration", "views")  # what several methods use
+SHARED = ("__init__", "base", "boxes", "patches", "restoration", "views")  # modules that several methods use
 
 
 def modules_of(folder: Path, shared: Collection[str]) -> tuple[str, ...]:
-    """Names of a folder's modules but the shared ones, sorted."""
+    """Names of a folder's modules without the shared ones, sorted."""
     return tuple(sorted(path.stem for path in folder.glob("*.py") if path.stem not in shared))
 
 
 def load_from(package: str, name: str, known: Collection[str], what: str) -> Any:
-    """Import the class that a module names `Method`.
+    """Import the class called `Method` of a module.
 
     Raises:
-        InputError: there is no such module, and the line lists the known ones; or it has no such class, or one that
-            lacks a part.
+        InputError: the module does not exist (the line lists the known ones), has no such class, or the class lacks a
+            required part.
     """
     if name not in known:
         raise InputError(f"unknown {what} '{name}', known: {', '.join(known)}")
@@ -45,7 +45,7 @@ METHODS = modules_of(Path(__file__).parent, SHARED)
 
 
 def load(method: str) -> "type[Pretext]":
-    """Import a method's class; raises as `load_from`."""
+    """Import a method's class; errors as in `load_from`."""
     from kidney_ssl.methods.base import Pretext  # noqa: PLC0415 - torch
 
     found: type[Pretext] = load_from(__name__, method, METHODS, "pretext method")

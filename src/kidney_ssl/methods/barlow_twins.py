@@ -1,4 +1,4 @@
-"""Barlow Twins (Zbontar et al. 2021): the same feature of two views correlates, different features do not."""
+"""Barlow Twins (Zbontar et al. 2021): equal features of two views should correlate, different features should not."""
 
 from typing import Annotated
 
@@ -19,7 +19,7 @@ class BarlowTwinsOptions(ViewOptions):
 
     Attributes:
         redundancy: lambda, weight of the correlations between different features.
-        expansion: width of the projector's three layers over the encoder's: 4 is the paper's 8192 for ResNet-50.
+        expansion: width of the projector's three layers divided by the encoder's; 4 is the paper's 8192 for ResNet-50.
     """
 
     redundancy: Annotated[float, Field(ge=0)] = 5e-3
@@ -34,7 +34,7 @@ class Method(TwoViews):
     """
 
     Parameters = BarlowTwinsOptions
-    one_slice_per_case = True  # a correlation over near-duplicates says little
+    one_slice_per_case = True  # a correlation over near-duplicates is uninformative
 
     def __init__(self, setting: Setting, options: BarlowTwinsOptions) -> None:
         """Build the network."""
@@ -46,20 +46,20 @@ class Method(TwoViews):
         self.loss = BarlowTwinsLoss(options.redundancy)
 
     def step(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of the joined batch, and the mean deviation of a feature, which is 0 after a collapse."""
+        """The loss of the joined batch, and the mean standard deviation of a feature, which is 0 after a collapse."""
         first, second = self.head(self.encoder(self.views(images, generator))).float().chunk(2)
         with torch.autocast(images.device.type, enabled=False):
             first, second = joined(first), joined(second)
             return self.loss(first, second), {"deviation": first.detach().std(0).mean()}
 
     def validate(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """The batch's loss for each of its slices, beside that of uncorrelated embeddings; and `compared`."""
+        """The batch's loss, repeated for each slice, that of constant embeddings, and the metrics of `compared`."""
         views = self.views(images, generator)
         embedded = self.head(self.encoder(views)).float()
-        loss = embedded.new_tensor(torch.nan)  # of one slice, which has no correlation
+        loss = embedded.new_tensor(torch.nan)  # one slice has no correlation
         with torch.autocast(images.device.type, enabled=False):
             if len(images) > 1:
                 loss = self.loss(*embedded.chunk(2))
         found = self.compared(views, embedded, loss.expand(len(images)))
-        # Constant embeddings have no correlation either: C is 0, and each feature costs 1.
+        # Constant embeddings: C is 0, so each feature contributes 1.
         return found | {"loss_constant": torch.full_like(found["loss"], embedded.shape[1])}

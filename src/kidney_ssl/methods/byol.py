@@ -1,4 +1,4 @@
-"""BYOL (Grill et al. 2020): predict from one view what a slow copy of the network says of the other one."""
+"""BYOL (Grill et al. 2020): predict from one view a slowly updated target network's projection of the other view."""
 
 import copy
 from typing import Annotated
@@ -15,11 +15,11 @@ from kidney_ssl.models.momentum import cosine_momentum, follow
 from kidney_ssl.models.resnet import seeded_weights, set_momentum
 
 HIDDEN, PROJECTED = 4096, 256  # widths of projector and predictor, as in the paper
-UNRELATED = 4.0  # the loss of embeddings at right angles
+UNRELATED = 4.0  # the loss of orthogonal embeddings
 
 
 class ByolOptions(ViewOptions):
-    """Options of BYOL, with those of its views; `momentum` of the target at the start, which rises to 1 at the end."""
+    """Options of BYOL and its views; `momentum` is the target's initial momentum, which rises to 1 in training."""
 
     momentum: Annotated[float, Field(ge=0, le=1)] = 0.996
 
@@ -27,9 +27,9 @@ class ByolOptions(ViewOptions):
 class Method(TwoViews):
     """An encoder, a projector, a predictor, and a target network that gets no gradient.
 
-    With q the prediction from one view, z' the target's projection of the other, both of length 1 (Eq. 2):
-    L = |q(v) - z'(v')|^2 + |q(v') - z'(v)|^2 = 4 - 2 cos - 2 cos. The online encoder is kept. There are no negatives:
-    constant embeddings have the loss 0, so accuracy and uniformity tell whether the network collapsed.
+    With q the prediction from one view and z' the target's projection of the other, both of unit length (Eq. 2):
+    L = |q(v) - z'(v')|^2 + |q(v') - z'(v)|^2 = 4 - 2 cos - 2 cos. The online encoder is exported. There are no
+    negatives: constant embeddings have a loss of 0, so accuracy and uniformity show whether the network collapsed.
     """
 
     Parameters = ByolOptions
@@ -46,11 +46,11 @@ class Method(TwoViews):
         self.target = copy.deepcopy(nn.Sequential(self.encoder, self.head)).requires_grad_(False)
 
     def begin(self) -> None:
-        """The target begins with the start weights too."""
+        """Copy the initial weights to the target."""
         self.target[0].load_state_dict(self.encoder.state_dict())
 
     def after_step(self, update: int, updates: int) -> None:
-        """Move the target."""
+        """Update the target."""
         follow(
             self.target, nn.Sequential(self.encoder, self.head), cosine_momentum(self.options.momentum, update, updates)
         )
@@ -66,12 +66,12 @@ class Method(TwoViews):
         return distances.view(2, -1).sum(0), projected.float()
 
     def step(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss, and the mean deviation of a projected feature, which is 0 after a collapse."""
+        """The loss, and the mean standard deviation of a projected feature, which is 0 after a collapse."""
         losses, projected = self._losses(self.views(images, generator))
         return losses.mean(), {"deviation": projected.detach().std(0).mean()}
 
     def validate(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """Loss of each slice beside that of unrelated embeddings; and `compared`."""
+        """Loss of each slice, the loss of orthogonal embeddings, and the metrics of `compared`."""
         views = self.views(images, generator)
         losses, projected = self._losses(views)
         return self.compared(views, projected, losses) | {"loss_unrelated": torch.full_like(losses, UNRELATED)}

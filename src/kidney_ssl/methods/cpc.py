@@ -1,4 +1,4 @@
-"""Contrastive predictive coding (van den Oord et al. 2018): rows of patches predict the rows further down."""
+"""Contrastive predictive coding (van den Oord et al. 2018): predict rows of patches from the rows above."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ from kidney_ssl.methods.base import Options, Picture, Pretext, Setting
 from kidney_ssl.methods.patches import enlarged, frames, grid
 from kidney_ssl.models.resnet import batch_norms, encoder, seeded_weights
 
-FIRST = 2  # first predicted row below the context: the next one shares pixels with it
+FIRST = 2  # offset of the first predicted row: the next row (1) shares pixels with the context
 HIDDEN = 256  # units of the context, as in the implementation made for speech that the thesis used
 
 
@@ -22,13 +22,13 @@ class CpcOptions(Options):
     """Options of CPC.
 
     Attributes:
-        grid: patches in a row and in a column. Their side is a quarter of the slice's; the stride follows: an eighth
-            for 7 (neighbours share half of their pixels), three sixteenths for 5 (a quarter of them).
+        grid: patches per row and per column. A patch's side is a quarter of the slice's, which fixes the stride: an
+            eighth of the slice for 7 (neighbours share half of their pixels), three sixteenths for 5 (a quarter).
         steps: the rows 2 to `steps` below are predicted.
-        batch_norm: what the encoder's batch norm normalises with. `rows`: each row of the grid is encoded in a pass
-            of its own, with its own statistics, in training and validation alike; running statistics stay as they
-            are until they are re-estimated. `frozen`: the running statistics that it started with. `leaky`: one pass
-            over all patches, so that statistics tell the context of the rows that it predicts: broken on purpose.
+        batch_norm: statistics of the encoder's batch norm. `rows`: each row of the grid is encoded separately with its
+            own statistics, in training and validation; running statistics do not change until they are re-estimated.
+            `frozen`: the running statistics of the initial weights. `leaky`: one pass over all patches, so that the
+            statistics leak information about the predicted rows into the context; deliberately broken.
     """
 
     grid: Literal[5, 7] = 7
@@ -45,8 +45,8 @@ class CpcOptions(Options):
 def layout(image_size: int, count: int) -> tuple[int, int]:
     """Side and stride in pixels of a grid of `count` by `count` patches.
 
-    The side is a quarter of the slice's and the grid spans the slice, up to whole pixels; where those would let a
-    patch share a pixel with the second one below it, the side is smaller.
+    The side is a quarter of the slice's and the grid spans the slice, rounded to whole pixels. The side is smaller if a
+    patch would otherwise share a pixel with the second patch below it.
     """
     stride = 3 * image_size // (4 * (count - 1))
     return min(image_size // 4, FIRST * stride), stride
@@ -55,11 +55,17 @@ def layout(image_size: int, count: int) -> tuple[int, int]:
 def info_nce(predictions: Tensor, candidates: Tensor, positives: Tensor) -> tuple[Tensor, Tensor]:
     """InfoNCE with the dot product as similarity.
 
-    L = -log(exp(p.x+) / sum over x of exp(p.x)), where x runs over all candidates, the positive among them (van den
-    Oord et al. 2018, Eq. 4, with p = W_k c_t of Eq. 3). The thesis's Eq. 2 prints a sum over the negatives alone,
-    which has no lower bound; the published form is meant.
+    L = -log(exp(p.x+) / sum over x of exp(p.x)), where x runs over all candidates including the positive x+ (van den
+    Oord et al. 2018, Eq. 4, with p = W_k c_t of Eq. 3). The thesis's Eq. 2 sums over the negatives only, which has no
+    lower bound; we use the published form.
 
-    From predictions (P, D), candidates (N, D) and the number (P,) of each true one: losses (P,) and logits (P, N).
+    Args:
+        predictions: (P, D).
+        candidates: (N, D).
+        positives: (P,) index of each prediction's positive.
+
+    Returns:
+        Losses (P,) and logits (P, N).
     """
     with torch.autocast(predictions.device.type, enabled=False):
         logits = predictions.float() @ candidates.float().T
@@ -67,10 +73,10 @@ def info_nce(predictions: Tensor, candidates: Tensor, positives: Tensor) -> tupl
 
 
 class Method(Pretext):
-    """A ResNet on each patch, a recurrent context down the rows, linear predictions of rows below.
+    """A ResNet on each patch, a recurrent context down the rows, and linear predictions of the rows below.
 
-    Departs from the paper, which has a PixelCNN: the context is a GRU down each column, as in the implementation made
-    for speech that the thesis used, over patches and their left and right neighbours.
+    Unlike the paper, which uses a PixelCNN, the context is a GRU down each column over patches mixed with their left
+    and right neighbours, as in the speech implementation that the thesis used.
     """
 
     Parameters = CpcOptions
@@ -87,7 +93,7 @@ class Method(Pretext):
             self.predictors = nn.ModuleList(nn.Linear(HIDDEN, width) for _ in range(FIRST, options.steps + 1))
 
     def train(self, mode: bool = True) -> "Method":
-        """Set training mode, in which `batch_norm: frozen` keeps the encoder's statistics as they are."""
+        """Set training mode; with `batch_norm: frozen` the encoder's statistics do not change."""
         super().train(mode)
         if self.options.batch_norm == "frozen":
             for norm in batch_norms(self.encoder):
@@ -112,18 +118,18 @@ class Method(Pretext):
         return self.encoder(patches.flatten(0, -4)).unflatten(0, patches.shape[:-3])
 
     def context(self, features: Tensor) -> Tensor:
-        """What is known at each patch: (B, R, C, HIDDEN), of its row and the rows above."""
-        mixed = relu(self.across(features.permute(0, 3, 1, 2)))  # (B, HIDDEN, R, C); a row sees itself alone
+        """Context at each patch, (B, R, C, HIDDEN), from its row and the rows above."""
+        mixed = relu(self.across(features.permute(0, 3, 1, 2)))  # (B, HIDDEN, R, C); mixes within a row only
         with torch.autocast(features.device.type, enabled=False):
             known, _ = self.down(mixed.float().permute(0, 3, 2, 1).flatten(0, 1))
         return known.unflatten(0, (len(features), -1)).transpose(1, 2)
 
     def compare(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Predict every row that lies 2 to `steps` below a context, and compare with all patches of the batch.
+        """Predict the rows 2 to `steps` below each context, and compare the predictions with all patches of the batch.
 
         Returns:
             Losses (B, P) of an image's P predictions; logits (B, P, B, R * C) against each patch of each image; and
-            the patch that is the true one, (P,) in 0 .. R * C - 1, in the image itself.
+            each prediction's true patch in its own image, (P,) in 0 .. R * C - 1.
         """
         count, rows, columns, _ = features.shape
         context = self.context(features)
@@ -141,15 +147,15 @@ class Method(Pretext):
         return losses.view(count, -1), logits.view(count, -1, count, rows * columns), targets
 
     def step(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        """InfoNCE over all patches of the batch, joined from all processes. Nothing is drawn."""
+        """InfoNCE over all patches of the batch, joined from all processes. Uses no random numbers."""
         losses, logits, targets = self.compare(joined(self.encode(images)))
         return losses.mean(), {name: value.mean() for name, value in accuracies(logits.detach(), targets).items()}
 
     def validate(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """Loss and contrastive accuracies of each image, and those of chance.
+        """Loss and contrastive accuracies of each image, with their chance levels.
 
-        All but `accuracy_within` depend on the batch size, since the other images' patches are negatives: compare them
-        between runs of one batch size only, or with their chance levels, which are those of each batch's own size.
+        All except `accuracy_within` depend on the batch size, because the other images' patches are negatives. Compare
+        them only between runs of the same batch size, or with their chance levels, which use the actual batch sizes.
         """
         losses, logits, targets = self.compare(self.encode(images))
         batch, patches = logits.shape[2:]
@@ -165,7 +171,7 @@ class Method(Pretext):
         }
 
     def pictures(self, images: Tensor, generator: torch.Generator) -> dict[str, Picture]:
-        """The grid of one slice; and one prediction of each: what it rests on, the true patch and the best rated."""
+        """The grid of one slice; and one prediction for each slice: its context, the true patch and the best match."""
         count, size = len(images), images.shape[-1]
         patches = self.patches(images)
         shown = Picture(
@@ -189,9 +195,9 @@ class Method(Pretext):
 
 
 def accuracies(logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
-    """Share of an image's predictions that fit their true patch better than every negative.
+    """Share of an image's predictions that match their true patch better than every negative.
 
-    A tie is a miss, so that an encoder that maps all patches to one point scores nothing.
+    A tie counts as a miss, so an encoder that maps all patches to one point has an accuracy of 0.
 
     Returns:
         From `Method.compare`'s logits and targets, (B,) each: `accuracy_within` against the other patches of the same
@@ -210,10 +216,10 @@ def accuracies(logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
 
 @contextmanager
 def _own_statistics(model: nn.Module) -> Iterator[None]:
-    """Normalise each pass with its own batch statistics, in evaluation mode too; running statistics stay.
+    """Normalise each pass with its own batch statistics, also in evaluation mode; running statistics do not change.
 
-    A row's statistics differ from the average over rows that running statistics hold: evaluated with those, a network
-    trained on its rows' own would look untrained.
+    Running statistics are averages over rows and differ from each row's statistics. A network trained with the rows'
+    statistics would seem untrained if evaluated with the running ones.
     """
     norms = batch_norms(model)
     modes = [norm.training for norm in norms]

@@ -1,4 +1,4 @@
-"""DINO (Caron et al. 2021): say of small crops what a slow teacher says of large ones."""
+"""DINO (Caron et al. 2021): match, from small crops, the output of a slowly updated teacher on large crops."""
 
 import copy
 import math
@@ -17,26 +17,26 @@ from kidney_ssl.models.momentum import cosine_momentum, follow
 from kidney_ssl.models.resnet import seeded_weights
 
 HIDDEN, BOTTLENECK = 2048, 256  # widths of the head, as in the paper
-GLOBAL = 2  # large crops, which the teacher sees
-SHOWN = 4  # small crops in the pictures, at most
+GLOBAL = 2  # large crops, the teacher's input
+SHOWN = 4  # maximum number of small crops in the pictures
 
 
 class DinoOptions(ViewOptions):
-    """Options of DINO, with those of its views; `min_scale` to 1 is the share of the area of a large crop.
+    """Options of DINO and its views; a large crop has a share of `min_scale` to 1 of the slice's area.
 
     Attributes:
-        local_crops: small crops of each slice.
-        local_min_scale: least share of the slice's area in a small crop.
+        local_crops: number of small crops per slice.
+        local_min_scale: smallest share of the slice's area in a small crop.
         local_max_scale: largest share.
-        local_side: side of a small crop over that of a large one; 96 of 224 pixels.
-        prototypes: K, outputs of the head.
-        student_temperature: of the student's softmax.
-        first_temperature: of the teacher's softmax at the start.
-        temperature: of the teacher's softmax after a linear rise.
-        rise: share of all updates with that rise; 30 of 300 epochs.
-        momentum: of the teacher at the start, which rises to 1 at the end.
-        centre_momentum: of the running mean that is taken from the teacher's outputs.
-        frozen: share of all updates, at the start, in which the prototypes stay as they are; 1 of 100 epochs.
+        local_side: side of a small crop divided by that of a large one; the paper has 96 and 224 pixels.
+        prototypes: K, number of outputs of the head.
+        student_temperature: temperature of the student's softmax.
+        first_temperature: initial temperature of the teacher's softmax.
+        temperature: temperature of the teacher's softmax after a linear rise.
+        rise: share of all updates over which it rises; 30 of 300 epochs in the paper.
+        momentum: initial momentum of the teacher, which rises to 1 in training.
+        centre_momentum: momentum of the running mean that is subtracted from the teacher's outputs.
+        frozen: share of all updates, at the start, during which the prototypes are frozen; 1 of 100 epochs.
     """
 
     min_scale: Annotated[float, Field(ge=0.01, le=1)] = 0.4
@@ -55,7 +55,7 @@ class DinoOptions(ViewOptions):
 
 
 class Head(nn.Module):
-    """Three layers, unit length, and cosines with K prototypes: (B, width) -> (B, K)."""
+    """Three layers, normalisation to unit length, and cosine similarities with K prototypes: (B, width) -> (B, K)."""
 
     def __init__(self, width: int, prototypes: int) -> None:
         super().__init__()
@@ -69,8 +69,8 @@ class Head(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, features: Tensor, frozen: bool = False) -> Tensor:
-        """Cosines; with a gradient of zero for the prototypes if `frozen`."""
-        # None at all would be refused where several processes train together.
+        """Cosine similarities; if `frozen`, the prototypes have a gradient of zero."""
+        # Zero and not None, since distributed training requires a gradient for every parameter.
         prototypes = self.prototypes.detach() + 0 * self.prototypes if frozen else self.prototypes
         return linear(normalize(self.layers(features), dim=1), normalize(prototypes, dim=1))
 
@@ -80,7 +80,7 @@ class Method(TwoViews):
 
     With t(x) = softmax((T(x) - c) / tau_t) of the teacher and s(x) = softmax(S(x) / tau_s) of the student (Eq. 3):
     L = mean over large crops x and crops x' other than x of -sum over k of t(x)_k log s(x')_k. The centre c is a
-    running mean of T. The teacher follows the student and is the encoder that is kept.
+    running mean of T. The teacher is a moving average of the student, and its encoder is exported.
     """
 
     Parameters = DinoOptions
@@ -97,11 +97,11 @@ class Method(TwoViews):
         self.register_buffer("centre", torch.zeros(options.prototypes))
 
     def begin(self) -> None:
-        """The teacher begins with the start weights too."""
+        """Copy the initial weights to the teacher."""
         self.teacher[0].load_state_dict(self.encoder.state_dict())
 
     def after_step(self, update: int, updates: int) -> None:
-        """Move the teacher."""
+        """Update the teacher."""
         student = nn.Sequential(self.encoder, self.head)
         follow(self.teacher, student, cosine_momentum(self.options.momentum, update, updates))
 
@@ -117,7 +117,7 @@ class Method(TwoViews):
         return self.teacher[0]
 
     def crops(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
-        """Large crops (2B, 1, S, S), or of `size`, and small ones (B x local_crops, 1, T, T): first all first ones."""
+        """Large crops (2B, 1, S, S), or of side `size`, and small ones (B x local_crops, 1, T, T), ordered by crop."""
         options, images = self.options, reduced(images, self.options.size)
         large = apply_views(images, draw_views(GLOBAL * len(images), options, generator), options.max_sigma)
         if not options.local_crops:
@@ -143,20 +143,20 @@ class Method(TwoViews):
         return losses, said, large
 
     def step(self, batch: PretextBatch, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss; the centre moves towards the teacher's mean output over the joined batch."""
+        """The loss; also updates the centre with the teacher's mean output over the joined batch."""
         losses, said, _ = self._losses(batch, generator)
         mean, _ = joint_mean(said.mean((0, 1)), len(batch.images))
         self.centre.lerp_(mean, 1 - self.options.centre_momentum)
         return losses.mean(), {}
 
     def validate(self, batch: PretextBatch, generator: torch.Generator) -> dict[str, Tensor]:
-        """Loss of each slice beside that of equal outputs; and `compared` for the teacher's features."""
+        """Loss of each slice, the loss of equal outputs, and the metrics of `compared` for the teacher's features."""
         losses, _, large = self._losses(batch, generator)
         found = self.compared(large, self.exported(large).float(), losses)
         return found | {"loss_chance": torch.full_like(losses, math.log(self.options.prototypes))}
 
     def pictures(self, batch: PretextBatch, generator: torch.Generator) -> dict[str, Picture]:
-        """Large crops, and small ones enlarged."""
+        """Large crops, and enlarged small ones."""
         images = reduced(batch.images, self.options.size)
         large, small = self.crops(batch.images, generator)
         shown = list(large.view(GLOBAL, *images.shape).unbind())
@@ -169,9 +169,9 @@ class Method(TwoViews):
 
 
 def cross_entropies(said: Tensor, told: Tensor, said_temperature: float, told_temperature: float) -> Tensor:
-    """Cross-entropies (B,) of what a teacher said of G crops (G, B, K) and a student told of V >= G (V, B, K).
+    """Cross-entropies (B,) between a teacher's outputs on G crops (G, B, K) and a student's on V >= G (V, B, K).
 
-    Means over all pairs of different crops; the first G of the student's are the teacher's.
+    Means over all pairs of different crops; the student's first G crops are the teacher's.
     """
     wanted, found = (said / said_temperature).softmax(2), log_softmax(told / told_temperature, 2)
     losses = -torch.einsum("gbk,vbk->gvb", wanted, found)

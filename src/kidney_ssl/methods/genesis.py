@@ -1,8 +1,8 @@
-"""Models Genesis (Zhou et al. 2019) in 2D: restore a slice that was flipped, shuffled, bent in grey and painted over.
+"""Models Genesis (Zhou et al. 2019) in 2D: undo flips, local shuffling, a grey-value curve and painting of a slice.
 
-The order and all rates are those of the authors' published code (thesis: "as published"). That code is 3D; ours differs
-where a slice has one axis less: in the number of windows (`GenesisOptions`) and the sides of rectangles
-(`draw_painting`), so that as large a share of a slice is changed as of a cube.
+The order and all rates are those of the authors' published code (thesis: "as published"). That code is 3D. Ours has a
+different number of windows (`GenesisOptions`) and different sides of rectangles (`draw_painting`), so that the changed
+share of a 2D slice equals that of a cube.
 """
 
 from math import ceil, floor, prod
@@ -16,27 +16,27 @@ from torch.nn.functional import interpolate
 from kidney_ssl.methods.base import Picture
 from kidney_ssl.methods.restoration import Perturbed, Restoration, RestorationOptions
 
-FLIPS = 3  # as many tries as published, though a slice has two axes
-SIDE = 10  # a window's side is at most the image's over this
-RECTANGLES, AGAIN = 5, 0.95  # painted at most, chance of one more
-STEPS, LEVELS = 2**10, 2**14  # of the Bezier curve, and of the grey values that are told apart
+FLIPS = 3  # maximum number of flips, as published, although a slice has two axes
+SIDE = 10  # a window's side is at most the image's side divided by this
+RECTANGLES, AGAIN = 5, 0.95  # maximum number of painted rectangles, probability of one more
+STEPS, LEVELS = 2**10, 2**14  # steps of the Bezier curve, and of its table of grey values
 
 Rate = Annotated[float, Field(ge=0, le=1)]
 
 
 class GenesisOptions(RestorationOptions):
-    """Chances of the operations, as published, and the number of windows.
+    """Probabilities of the operations, as published, and the number of windows.
 
     Attributes:
         loss: mean squared error, as published.
-        flip_rate: of a first flip, of a second after it, and of a third.
+        flip_rate: probability of a first flip, of a second after it, and of a third.
         local_rate: share of shuffled images.
-        nonlinear_rate: of a Bezier curve; half of the curves are inverted.
-        paint_rate: of painting, in or out.
-        inpaint_rate: of in-painting among the painted; the others are out-painted.
-        windows: to be shuffled in an image (ours). The published 10,000 cover each voxel of a 64 x 64 x 32 cube 1.9
-            times, but each pixel of a slice 26 times; 700 cover it 1.8 times at 512 pixels and 2.1 times at 64, since
-            windows grow with the image.
+        nonlinear_rate: share of images with a Bezier curve; half of the curves are inverted.
+        paint_rate: share of images that are painted, in or out.
+        inpaint_rate: share of in-painting among painted images; the others are out-painted.
+        windows: windows shuffled in an image (our choice). The published 10,000 cover each voxel of a 64 x 64 x 32 cube
+            1.9 times, but would cover each pixel of a slice 26 times. 700 cover it 1.8 times at 512 pixels and 2.1
+            times at 64, since windows grow with the image.
     """
 
     loss: Literal["dice", "dice_squared", "mse"] = "mse"
@@ -49,12 +49,12 @@ class GenesisOptions(RestorationOptions):
 
 
 class Windows(NamedTuple):
-    """Windows to shuffle in K of B images, later ones on top of earlier ones: int32, (K, N) where not said otherwise.
+    """Windows to shuffle in K of B images, later ones on top of earlier ones: int32, (K, N) unless stated otherwise.
 
     The permutation of a window of h x w pixels is a Feistel network on its coordinates, four rounds of random shifts:
-    row += a[column] mod h, column += b[row] mod w, row += c[column] mod h, column += d[row] mod w. Each round can be
-    undone, so no pixel is drawn twice. A pixel's source is uniform over the window; pairs are not quite independent:
-    neighbours come from neighbours up to 1.2 times as often as in a permutation drawn from all.
+    row += a[column] mod h, column += b[row] mod w, row += c[column] mod h, column += d[row] mod w. Each round is
+    invertible, so the result is a permutation. A pixel's source is uniform over the window; pairs are not fully
+    independent: neighbours come from neighbours up to 1.2 times as often as in a uniformly drawn permutation.
     """
 
     chosen: Tensor  # (K,) int64, the shuffled images
@@ -68,13 +68,13 @@ class Windows(NamedTuple):
 class Curves(NamedTuple):
     """Cubic Bezier curves of grey values from (0, 0) to (1, 1); inverted, they run from (0, 1) to (1, 0)."""
 
-    points: Tensor  # (B, 4) the two points between: x1, y1, x2, y2 in [0, 1)
+    points: Tensor  # (B, 4) the two inner control points: x1, y1, x2, y2 in [0, 1)
     inverted: Tensor  # (B,) bool
-    used: Tensor  # (B,) bool, False: grey values stay
+    used: Tensor  # (B,) bool, False: grey values do not change
 
 
 class Painting(NamedTuple):
-    """Rectangles to fill with noise, or to leave when all else is filled: int32, (B, 5) where not said otherwise."""
+    """Rectangles to fill with noise, or to keep while the rest is filled: int32, (B, 5) unless stated otherwise."""
 
     outside: Tensor  # (B,) bool, True: out-painting
     top: Tensor
@@ -86,7 +86,7 @@ class Painting(NamedTuple):
 
 
 class Draws(NamedTuple):
-    """All that is random about a batch."""
+    """All random parameters of a batch."""
 
     flips: Tensor  # (B, 2) bool: upside down, left to right
     windows: Windows
@@ -95,24 +95,24 @@ class Draws(NamedTuple):
 
 
 def uniform(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Float32 in (0, 1) of 65,536 levels: four from each 64 random bits, which is four times as fast as `rand`."""
+    """Float32 in (0, 1) with 65,536 levels: four from each 64 random bits, which is four times as fast as `rand`."""
     count = prod(shape)
     bits = torch.randint(-(2**63), 2**63 - 1, (ceil(count / 4),), generator=generator, device=generator.device)
     return bits.view(torch.int16)[:count].view(shape).float().add_(2**15 + 0.5).mul_(2**-16)
 
 
 def chance(rate: float, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """True at the rate."""
+    """Booleans that are True with probability `rate`."""
     return torch.rand(shape, generator=generator, device=generator.device) < rate
 
 
 def between(low: Tensor | int, high: Tensor | int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Whole numbers from `low` to `high`, both included, int32."""
+    """Random integers from `low` to `high`, both included, int32."""
     return low + (torch.rand(shape, generator=generator, device=generator.device) * (high - low + 1)).int()
 
 
 def draw_flips(count: int, rate: float, generator: torch.Generator) -> Tensor:
-    """Draw flips, (B, 2) bool: up to three in a row, each along an axis drawn anew, so that two may cancel."""
+    """Draw flips, (B, 2) bool: up to three in a row, each along a newly drawn axis, so that two may cancel."""
     going = chance(rate, (count, FLIPS), generator).cumprod(1).bool()
     axis = chance(0.5, (count, FLIPS), generator)
     return torch.stack([(going & axis).sum(1) % 2 == 1, (going & ~axis).sum(1) % 2 == 1], 1)
@@ -122,7 +122,7 @@ def flip(images: Tensor, flips: Tensor) -> Tensor:
     """Flip each image of (B, 1, S, S) as drawn."""
     size = images.shape[-1]
     upside_down, mirrored = flips.T[..., None]
-    # With weights of 0 and 1 `lerp` is exact and the fastest way to choose, here and below.
+    # With weights of 0 and 1, `lerp` is exact and the fastest way to select.
     chosen = images.flip(3).lerp_(images, (~mirrored[..., None, None]).float())
     place, image = (torch.arange(length, device=images.device) for length in (size, len(images)))
     row = image[:, None] * size + torch.where(upside_down, size - 1 - place, place)
@@ -130,10 +130,10 @@ def flip(images: Tensor, flips: Tensor) -> Tensor:
 
 
 def draw_windows(count: int, size: int, number: int, rate: float, generator: torch.Generator) -> Windows:
-    """Draw windows: sides from 1 to S // 10 pixels, anywhere in the image.
+    """Draw windows with sides of 1 to S // 10 pixels at uniform places.
 
-    Which images are shuffled is drawn for the batch, not for each image, so that the others take no time and no device
-    must be waited for: as near to B * rate of them as can be, each with the same chance.
+    The number of shuffled images is B * rate, randomly rounded, so that the other images take no time and the host need
+    not wait for the device. Each image has the same probability.
     """
     shuffled = ceil(count * rate)
     order = torch.randperm(count, generator=generator, device=generator.device)
@@ -142,7 +142,7 @@ def draw_windows(count: int, size: int, number: int, rate: float, generator: tor
     shape = (shuffled, number)
     height, width = (between(1, size // SIDE, shape, generator) for _ in range(2))
     top, left = (between(0, size - side, shape, generator) for side in (height, width))
-    # An image too many has shifts of 0, which leave it as it is.
+    # A surplus image gets shifts of 0, which leave it unchanged.
     shifts = draw_shifts(height, width, size // SIDE, generator) * (ahead | spare)[:, None, None]
     return Windows(order[:shuffled], top, left, height, width, shifts)
 
@@ -156,8 +156,8 @@ def draw_shifts(height: Tensor, width: Tensor, limit: int, generator: torch.Gene
 def last_window(windows: Windows, size: int) -> Tensor:
     """Number each pixel by the last window that covers it: (K, S, S) int16, from 1 on, 0 where there is none.
 
-    A window's row is the union of four spans of 1, 4, 16 or more pixels. Only their first pixels are written, the
-    highest number last; then the spans of each length are handed down to the next smaller one.
+    A window's row is the union of four spans of 1, 4, 16 or more pixels. Only the first pixel of each span is written,
+    the highest number last; then each span length is expanded into spans of the next smaller length.
     """
     count, number = windows.top.shape
     limit, device = windows.shifts.shape[-1], windows.top.device
@@ -179,7 +179,7 @@ def last_window(windows: Windows, size: int) -> Tensor:
 
 
 def on_tiles(windows: Windows, size: int) -> Windows:
-    """Lay windows that stay as they are all over the image, below the others, for pixels that lie in none of those."""
+    """Tile the image with unshuffled windows below the others, for pixels that no other window covers."""
     count, limit, device = len(windows.top), windows.shifts.shape[-1], windows.top.device
     start = torch.arange(0, size, limit, dtype=torch.int32, device=device).clamp_max(size - limit)
     top, left = (corner.reshape(1, -1).expand(count, -1) for corner in torch.meshgrid(start, start, indexing="ij"))
@@ -195,11 +195,11 @@ def on_tiles(windows: Windows, size: int) -> Windows:
 
 
 def sources(windows: Windows, size: int) -> Tensor:
-    """Find where each pixel of the shuffled images comes from: (K, S, S) int32, positions in the (B, 1, S, S) images.
+    """Find the source of each pixel of the shuffled images: (K, S, S) int32, positions in the (B, 1, S, S) images.
 
-    The rounds of `Windows` are walked by looking up a table for each: an entry holds the shift, and where the window
-    begins in the next table. A window has three times its largest side in entries, since two shifts take a pixel that
-    far out of it; only the last tables bring it back.
+    Each round of `Windows` is one table lookup. An entry has the shift, and the window's first entry in the next table.
+    A window has entries for three times its largest side, since two shifts can move a pixel that far out of it; only
+    the last tables apply the modulo.
     """
     tiled = on_tiles(windows, size)
     chosen, top, left, height, width, (a, b, c, d) = tiled
@@ -217,12 +217,12 @@ def sources(windows: Windows, size: int) -> Tensor:
     image, place = line(count)[:, None, None], line(size)
     window = number * image + line(number)[:, None]
     of_row, of_column = row + limit * window, column + limit * window
-    # Any numbering of a window's columns serves the first shift.
+    # The first shift works with any numbering of a window's columns.
     entry = torch.add((number * image - 1) * limit + place % limit, last_window(tiled, size), alpha=limit)
     rows = look(a + (3 * limit * window - top), entry).add_(place[:, None])
     columns = look(look(b, of_row) + (3 * limit * window - left), rows).add_(place)
     rows += look(look(c, of_column), columns)
-    both = look((top + row) << bits | look(d, of_row), rows)  # the row at last, and the shift
+    both = look((top + row) << bits | look(d, of_row), rows)  # the final row, and the shift
     columns += both & (2**bits - 1)
     both >>= bits
     return look(chosen.int()[:, None, None] * size**2 + left + column, columns).add_(both, alpha=size)
@@ -231,8 +231,8 @@ def sources(windows: Windows, size: int) -> Tensor:
 def shuffle(images: Tensor, windows: Windows) -> Tensor:
     """Shuffle pixels inside windows of some of the images (B, 1, S, S).
 
-    A pixel has the value that the permutation of the last window over it brings there from the original image, as if
-    windows were shuffled and pasted one after the other.
+    A pixel gets its value from the original image by the permutation of the last window that covers it, as if windows
+    were shuffled and pasted one after the other.
     """
     if not len(windows.chosen):
         return images
@@ -250,11 +250,11 @@ def draw_curves(count: int, rate: float, generator: torch.Generator) -> Curves:
 def bezier(curves: Curves, steps: int) -> tuple[Tensor, Tensor]:
     """Points of each curve: p(t) = 3 (1-t)^2 t p1 + 3 (1-t) t^2 p2 + t^3 for x and, unless inverted, for y.
 
-    With both points between inside the unit square neither x nor y ever turns back, so that y is a monotone function
-    of x: increasing, or decreasing where inverted. (The published code sorts both, to the same effect.)
+    Both inner control points are in the unit square, so x and y are monotone in t, and y is a monotone function of x:
+    increasing, or decreasing if inverted. (The published code sorts both, with the same effect.)
 
     Returns:
-        x and y, (B, steps + 1) for t = 0 ... 1, in float64, since a curve may run nearly upright. Inverted curves are
+        x and y, (B, steps + 1) for t = 0 ... 1, in float64, since a curve may be nearly vertical. Inverted curves are
         y(1 - t) over x(t).
     """
     t = torch.linspace(0, 1, steps + 1, dtype=torch.float64, device=curves.points.device)
@@ -265,7 +265,7 @@ def bezier(curves: Curves, steps: int) -> tuple[Tensor, Tensor]:
 
 
 def bend(images: Tensor, curves: Curves) -> Tensor:
-    """Send grey values in [0, 1] through each image's curve, read off a table of 2^14 + 1 values."""
+    """Map grey values in [0, 1] through each image's curve, by a table of 2^14 + 1 values."""
     count = len(images)
     x, y = bezier(curves, STEPS)
     nodes = torch.linspace(0, 1, STEPS + 1, dtype=x.dtype, device=x.device).expand(count, -1).contiguous()
@@ -280,11 +280,12 @@ def bend(images: Tensor, curves: Curves) -> Tensor:
 
 
 def draw_painting(count: int, size: int, rate: float, inpaint_rate: float, generator: torch.Generator) -> Painting:
-    """Draw rectangles, their sides drawn apart, at least 3/64 of S from the frame, and the noise.
+    """Draw rectangles with independent height and width, at least 3/64 of S from the image's edge, and the noise.
 
-    In-painting: none to five of S/12 to S/6. Out-painting: one to five that stay, of S/4 to 3S/8. Each rectangle but
-    the first to stay is followed by the next with a chance of 0.95. The published blocks have S/6 to S/3 and 3S/7 to
-    4S/7 along each of three axes: in-painting replaces 5.5 % of a cube, out-painting 68 %, and ours as much of a slice.
+    In-painting fills zero to five rectangles with sides of S/12 to S/6. Out-painting keeps one to five rectangles with
+    sides of S/4 to 3S/8. Each further rectangle has a probability of 0.95. The published blocks have sides of S/6 to
+    S/3 and 3S/7 to 4S/7 along each of three axes: in-painting replaces 5.5 % of a cube, out-painting 68 %; our sides
+    give the same shares of a slice.
     """
     shape = (count, RECTANGLES)
     painted, outside = chance(rate, (count,), generator), ~chance(inpaint_rate, (count,), generator)
@@ -300,13 +301,13 @@ def draw_painting(count: int, size: int, rate: float, inpaint_rate: float, gener
 
 
 def paint(images: Tensor, painting: Painting) -> Tensor:
-    """Fill the rectangles of each image of (B, 1, S, S) with noise, or all but them."""
+    """Fill the rectangles of each image of (B, 1, S, S) with noise, or everything outside them."""
     place = torch.arange(images.shape[-1], device=images.device)
     rows, columns = (
         (place >= first[..., None]) & (place < (first + side)[..., None])
         for first, side in ((painting.top, painting.height), (painting.left, painting.width))
     )
-    # Counts the rectangles that hold a pixel, downwards from 1 for out-painting.
+    # Counts the rectangles that cover a pixel; for out-painting it starts at 1 and counts down.
     outside = painting.outside[:, None, None].float()
     signed = (rows & painting.used[..., None]).float() * (1 - 2 * outside)
     painted = torch.baddbmm(outside, signed.mT, columns.float()).float().clamp_(0, 1)
@@ -314,7 +315,7 @@ def paint(images: Tensor, painting: Painting) -> Tensor:
 
 
 def draw(count: int, size: int, options: GenesisOptions, generator: torch.Generator) -> Draws:
-    """Draw all that is done to a batch of B images of side S."""
+    """Draw all parameters for a batch of `count` images with sides of `size` pixels."""
     return Draws(
         draw_flips(count, options.flip_rate, generator),
         draw_windows(count, size, options.windows, options.local_rate, generator),
@@ -324,27 +325,27 @@ def draw(count: int, size: int, options: GenesisOptions, generator: torch.Genera
 
 
 def apply(images: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
-    """The network's input and what it is to restore, both (B, 1, S, S) in [0, 1] and flipped alike."""
+    """The network's input and its target, both (B, 1, S, S) in [0, 1] with the same flips."""
     target = flip(images, draws.flips)
     return paint(bend(shuffle(target, draws.windows), draws.curves), draws.painting), target
 
 
 class Method(Restoration):
-    """A U-Net that restores grey values and places; judged over the whole image, which changes everywhere."""
+    """A U-Net that restores perturbed slices; evaluated over the whole image, since every pixel may change."""
 
     Parameters = GenesisOptions
     options: GenesisOptions
 
     def perturb(self, images: Tensor, generator: torch.Generator) -> Perturbed:
-        """Perturb each image by parameters of its own."""
+        """Perturb each image with its own parameters."""
         perturbed, target = apply(images, draw(len(images), images.shape[-1], self.options, generator))
         return Perturbed(perturbed, target, torch.ones_like(images, dtype=torch.bool))
 
     def pictures(self, images: Tensor, generator: torch.Generator) -> dict[str, Picture]:
-        """Perturbed, original and restored slices; each operation by itself, and all as in training."""
+        """Perturbed, original and restored slices; each operation alone, and all as in training."""
         count, size = len(images), images.shape[-1]
         inpainting = draw_painting(count, size, 1, 1, generator)
-        inpainting.used[:, 0] = True  # one in twenty has no rectangle: nothing to show
+        inpainting.used[:, 0] = True  # one in twenty would have no rectangle to show
         shown = [
             images,
             flip(images, draw_flips(count, 1, generator)),

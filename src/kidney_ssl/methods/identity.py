@@ -1,8 +1,8 @@
-"""Identity, a control: a U-Net gives back the slice that it is shown, unchanged.
+"""Identity, a control: a U-Net that reproduces its input slice.
 
-It has the network, the slices and the updates of the restoration tasks, and nothing to find out: the U-Net's first
-skip connection can carry the slice past the deeper layers. What an arm with this encoder gains or loses comes from
-more updates on CT slices, not from a pretext task. It is no contender.
+It has the network, slices and updates of the restoration tasks, but the task is trivial: the U-Net's first skip
+connection can carry the slice past the deeper layers. What an arm with this encoder gains or loses comes from more
+updates on CT slices, not from a pretext task.
 """
 
 from typing import Literal
@@ -21,19 +21,19 @@ class IdentityOptions(RestorationOptions):
 
 
 class Method(Restoration):
-    """An autoencoder of clean slices, judged over the whole image."""
+    """An autoencoder of unchanged slices, evaluated over the whole image."""
 
     Parameters = IdentityOptions
     control = True
 
     def perturb(self, images: Tensor, generator: torch.Generator) -> Perturbed:
-        """Change nothing; nothing is drawn."""
+        """Change nothing and use no random numbers."""
         return Perturbed(images, images, torch.zeros_like(images, dtype=torch.bool))
 
     def guesses(self, perturbed: Perturbed) -> dict[str, Tensor]:
-        """The image's mean and the mean training image; a copy of the input would be the answer itself."""
+        """The image's mean and the mean training image; a copy of the input would be perfect, so it is left out."""
         return {name: guess for name, guess in super().guesses(perturbed).items() if name != "copy"}
 
     def pictures(self, images: Tensor, generator: torch.Generator) -> dict[str, Picture]:
-        """Slices beside what the network makes of them."""
+        """Slices next to the network's output."""
         return {"restored": Picture(torch.cat([images, self.unet(images).float()], 1), ("original", "restored"))}

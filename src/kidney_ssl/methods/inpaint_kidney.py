@@ -1,4 +1,4 @@
-"""Inpainting of a square inside a region of the organ (thesis, 3.4.2). Only the regions were found with labels."""
+"""Inpainting of a square inside a region of the organ (thesis, 3.4.2). Labels were used only to find the regions."""
 
 from collections.abc import Sequence
 
@@ -11,9 +11,10 @@ from kidney_ssl.methods.restoration import Inpainting, InpaintingOptions
 
 
 def places(start: int, stop: int, side: int, size: int) -> tuple[int, int]:
-    """First place and number of places where a square may begin along one axis to lie inside a region.
+    """First start and number of possible starts of a square inside a region, along one axis.
 
-    Over a narrower region there is one place, centred and moved into the image of `size` pixels if need be.
+    If the region is narrower than the square, there is one start: centred, and moved into the image of `size` pixels
+    if necessary.
     """
     if stop - start >= side:
         return start, stop - start - side + 1
@@ -23,7 +24,7 @@ def places(start: int, stop: int, side: int, size: int) -> tuple[int, int]:
 def draw_places(
     count: int, boxes: Sequence[Box], side: int, size: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Draw a region and a place in it for each image, uniformly: the square's first row and column, (B,)."""
+    """Draw a region and a position in it for each image, uniformly: the square's first row and column, (B,) each."""
     of_boxes = [[places(*box[:2], side, size), places(*box[2:], side, size)] for box in boxes]
     chosen = torch.randint(len(boxes), (count,), generator=generator, device=generator.device)
     first, number = torch.tensor(of_boxes, device=generator.device)[chosen].permute(2, 1, 0)  # (2, B) rows and columns
@@ -32,7 +33,7 @@ def draw_places(
 
 
 class Method(Inpainting):
-    """The square lies in one of the regions, of which a single organ has one."""
+    """The square lies in one of the regions; a single organ has one region."""
 
     def __init__(self, setting: Setting, options: InpaintingOptions) -> None:
         """Build the network and place the regions."""
@@ -41,5 +42,5 @@ class Method(Inpainting):
         self.boxes = [pixels(rectangle, size, name) for name, rectangle in sorted(setting.regions.items())]
 
     def places(self, count: int, side: int, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Draw a region and a place in it."""
+        """Draw a region and a position in it."""
         return draw_places(count, self.boxes, side, size, generator)

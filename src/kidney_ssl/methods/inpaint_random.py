@@ -1,4 +1,4 @@
-"""Inpainting of a square at a random place (Pathak et al. 2016; thesis, 3.4.2): 20 % x 20 % of the side removed."""
+"""Inpainting of a square at a random position (Pathak et al. 2016; thesis, 3.4.2) with 20 % of the image's side."""
 
 import torch
 from torch import Tensor
@@ -7,7 +7,7 @@ from kidney_ssl.methods.restoration import Inpainting
 
 
 class Method(Inpainting):
-    """The square lies anywhere, all places alike likely."""
+    """The square is at a uniformly drawn position."""
 
     def places(self, count: int, side: int, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Draw the square's first row and first column."""

@@ -1,4 +1,4 @@
-"""Exchange of the two kidney regions (thesis, 3.4.2), to be undone. The regions were found with labels."""
+"""Undo an exchange of the two kidney regions (thesis, 3.4.2). The regions were found with labels."""
 
 from typing import Annotated
 
@@ -18,9 +18,9 @@ class InpaintSwitchOptions(RestorationOptions):
     """Options of `inpaint_switch`.
 
     Attributes:
-        probability: share of the images whose regions are exchanged in training (thesis: every image); in validation
-            and pictures all are.
-        mirror: turn the contents left to right on the way, so that they look like the other side's kidney.
+        probability: share of images whose regions are exchanged in training (thesis: every image); in validation and
+            pictures all images are changed.
+        mirror: mirror the contents left to right, so that they look like the other side's kidney.
     """
 
     probability: Annotated[float, Field(ge=0, le=1)] = 1.0
@@ -30,8 +30,9 @@ class InpaintSwitchOptions(RestorationOptions):
 def switch(images: Tensor, left: Box, right: Box, *, mirror: bool) -> Tensor:
     """Exchange the contents of two regions, each resampled to the other's size.
 
-    Bilinear, with anti-aliasing where a region shrinks; regions of one size are exchanged pixel by pixel, so that
-    doing it twice gives the image back. `images` are (B, 1, S, S); `mirror` turns the contents left to right.
+    Resampling is bilinear, with anti-aliasing where a region shrinks. Regions of equal size are exchanged pixel by
+    pixel, so that two exchanges restore the image. `images` are (B, 1, S, S); `mirror` mirrors the contents left to
+    right.
     """
     switched = images.clone()
     for (top, bottom, start, stop), (to_top, to_bottom, to_start, to_stop) in ((left, right), (right, left)):
@@ -43,7 +44,7 @@ def switch(images: Tensor, left: Box, right: Box, *, mirror: bool) -> Tensor:
 
 
 class Method(Restoration):
-    """A U-Net that puts both regions back; the thesis's loss is Dice as printed."""
+    """A U-Net that undoes the exchange; the loss of the thesis is Dice as printed there."""
 
     Parameters = InpaintSwitchOptions
     options: InpaintSwitchOptions
@@ -52,7 +53,7 @@ class Method(Restoration):
         """Build the network and place the regions.
 
         Raises:
-            InputError: there is one region alone, or the two overlap.
+            InputError: there is only one region, or the two overlap.
         """
         super().__init__(setting, options)
         if set(setting.regions) != set(REGIONS):
@@ -73,13 +74,13 @@ class Method(Restoration):
         return torch.where(switched[:, None, None, None], exchanged, images)
 
     def perturb(self, images: Tensor, generator: torch.Generator) -> Perturbed:
-        """Exchange the regions of the images drawn for it."""
+        """Exchange the regions of randomly drawn images."""
         probability = self.options.probability if self.training else 1.0
         switched = torch.rand(len(images), generator=generator, device=generator.device) < probability
         hole = self.regions & switched[:, None, None, None]
         return Perturbed(self._switch(images, switched), images, hole)
 
     def guesses(self, perturbed: Perturbed) -> dict[str, Tensor]:
-        """The trivial restorations, and the regions exchanged once more: exact for regions of one size."""
+        """The trivial restorations, and a second exchange of the regions, which is exact for regions of equal size."""
         inverse = self._switch(perturbed.images, perturbed.changed.flatten(1).any(1))
         return super().guesses(perturbed) | {"inverse": inverse}

@@ -1,4 +1,4 @@
-"""MoCo v2 (He et al. 2020, Chen et al. 2020): find a view's other view among those of slices seen before."""
+"""MoCo v2 (He et al. 2020, Chen et al. 2020): find a slice's other view among views of earlier slices."""
 
 import copy
 import math
@@ -17,8 +17,8 @@ from kidney_ssl.models.momentum import follow
 from kidney_ssl.models.resnet import seeded_weights, set_momentum
 
 PROJECTED = 128  # width of the projection, as in the paper
-NOBODY = -1  # case of what a queue begins with
-LEAST = 8  # slices that batch norm sees at once, if a batch has as many
+NOBODY = -1  # case number of the queue's initial random keys
+LEAST = 8  # minimum number of slices that batch norm normalises together, if a batch has as many
 
 
 class MocoOptions(ViewOptions):
@@ -27,9 +27,9 @@ class MocoOptions(ViewOptions):
     Attributes:
         temperature: tau of InfoNCE.
         momentum: of the key network.
-        queue: keys that wait as negatives. The published 65,536 are a twentieth of ImageNet.
-        groups: parts of a batch that batch norm normalises apart, as eight GPUs do in the paper; the keys are shuffled
-            over them. Else the positive is found by the statistics that it shares with its query.
+        queue: number of keys kept as negatives. The published 65,536 are a twentieth of ImageNet.
+        groups: parts of a batch with separate batch-norm statistics, as on eight GPUs in the paper; keys are shuffled
+            across groups. Otherwise the positive could be recognised by the statistics shared with its query.
     """
 
     temperature: Annotated[float, Field(ge=0.01, le=1)] = 0.2
@@ -39,7 +39,7 @@ class MocoOptions(ViewOptions):
 
 
 class Method(TwoViews):
-    """An encoder with a projector for queries, a slow copy of both for keys, and a queue of keys.
+    """An encoder with a projector for queries, a moving average of both for keys, and a queue of keys.
 
     L = -log(exp(q.k+ / tau) / (exp(q.k+ / tau) + sum over the queue of exp(q.k / tau))), with unit vectors (Eq. 1).
     Keys of slices of the query's own case are left out of the sum: near-duplicates would be false negatives.
@@ -62,15 +62,15 @@ class Method(TwoViews):
         self.keys = copy.deepcopy(nn.Sequential(self.encoder, self.head)).requires_grad_(False)
 
     def begin(self) -> None:
-        """The key network begins with the start weights too."""
+        """Copy the initial weights to the key network."""
         self.keys[0].load_state_dict(self.encoder.state_dict())
 
     def after_step(self, update: int, updates: int) -> None:
-        """Move the key network."""
+        """Update the key network."""
         follow(self.keys, nn.Sequential(self.encoder, self.head), self.options.momentum)
 
     def step(self, batch: PretextBatch, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        """InfoNCE of the batch; its keys join the queue afterwards, and the oldest leave."""
+        """InfoNCE of the batch; then its keys enter the queue and the oldest ones leave."""
         first, second = self.views(batch.images, generator).chunk(2)
         groups = self._groups(len(first))
         queries = _unit(torch.cat([self.head(self.encoder(part)) for part in first.tensor_split(groups)]))
@@ -85,25 +85,25 @@ class Method(TwoViews):
         return loss, {"accuracy": (logits.detach().argmax(1) == 0).float().mean()}
 
     def _groups(self, own: int) -> int:
-        """Parts of this process's `own` slices: as many in every process, though one may have a slice less."""
+        """Number of groups of this process's `own` slices; equal in all processes, though one may have a slice less."""
         share = int(total(torch.tensor(own, device=self.queue.device))) // count()
         return max(1, min(self.options.groups, share * count() // LEAST, share))
 
     def _logits(self, queries: Tensor, keys: Tensor, case: Tensor) -> Tensor:
-        """Similarities over tau, (B, 1 + K): with the own key first, then with those of the queue; -inf left out."""
+        """Similarities / tau, (B, 1 + K): with the positive key, then with the queue; -inf for excluded keys."""
         with torch.autocast(queries.device.type, enabled=False):
             own = (queries * keys).sum(1, keepdim=True)
-            # A copy: the queue changes before the gradient is taken.
+            # A copy, because the queue changes before the gradient is computed.
             others = queries @ self.queue.clone().T
         others = others.masked_fill(case[:, None] == self.cases, -torch.inf)
         return torch.cat([own, others], 1) / self.options.temperature
 
     def validate(self, batch: PretextBatch, generator: torch.Generator) -> dict[str, Tensor]:
-        """InfoNCE of each slice among the queue of training slices, beside that of equal similarities; `compared`."""
+        """InfoNCE of each slice with the queue of training keys, that of equal similarities, and `compared`."""
         views = self.views(batch.images, generator)
         projected = self.head(self.encoder(views)).float()
         queries, keys = _unit(projected.chunk(2)[0]), _unit(self.keys(views.chunk(2)[1]))
-        # Validation slices have no case in the queue, and their numbers are of another part.
+        # No validation case is in the queue, and case numbers of another part must not match by chance.
         logits = self._logits(queries, keys, torch.full_like(batch.case, NOBODY - 1))
         losses = cross_entropy(logits, torch.zeros_like(batch.case), reduction="none")
         chance = torch.full_like(losses, math.log(1 + len(self.queue)))

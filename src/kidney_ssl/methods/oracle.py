@@ -1,16 +1,16 @@
-"""Oracle, a control: a U-Net segments kidney, tumor and cyst, from the masks of the training slices.
+"""Oracle, a control: a U-Net segments kidney, tumor and cyst, trained with the masks of the training slices.
 
-It is supervised, by far more than a label a slice, and so no contender. It is there because a study in which even this
-encoder helps no classifier at a small label budget could not have shown that any pretraining helps.
+It is supervised with far more than one label per slice, so it is not a candidate. If even this encoder does not help
+the classifier at a small label budget, the study could not have shown that any pretraining helps.
 
-All four labels of KiTS are told apart, since the classifier must tell a tumor from a cyst and from bare kidney: a
-target of tumor alone would not ask for that. The loss is cross-entropy plus Dice, as nnU-Net's (Isensee et al. 2021),
-which won the KiTS challenges. Dice counts a small tumor as much as a whole kidney, so no weights of classes are
-needed.
+The network distinguishes all four labels of KiTS, since the classifier must distinguish tumor from cyst and normal
+kidney; a target of tumor alone would not require this. The loss is cross-entropy plus Dice, as in nnU-Net (Isensee et
+al. 2021), which won the KiTS challenges. Dice gives a small tumor the same weight as a whole kidney, so class weights
+are not needed.
 
 The U-Net's skip connections carry details past the encoder's last feature map, which is all that a classifier reads.
-A 1 x 1 convolution on it therefore predicts which labels lie in each of its pixels (deep supervision, Lee et al. 2015,
-as nnU-Net has it at the decoder's coarser levels).
+Therefore a 1 x 1 convolution on this map predicts which labels occur in each of its pixels (deep supervision, Lee et
+al. 2015, as in the decoder's coarser levels of nnU-Net).
 """
 
 import torch
@@ -24,7 +24,7 @@ from kidney_ssl.models.unet import unet
 from kidney_ssl.schema import MASK_CYST, MASK_TUMOR
 
 LABELS = MASK_CYST + 1  # 0 none, 1 kidney, 2 tumor, 3 cyst
-SMOOTH = 1.0  # pixels added to both sides of Dice's quotient: a label that is neither there nor predicted costs nothing
+SMOOTH = 1.0  # pixels added to numerator and denominator of Dice: an absent label that is not predicted has a loss of 0
 
 
 def segmentation_loss(logits: Tensor, masks: Tensor) -> Tensor:
@@ -34,7 +34,7 @@ def segmentation_loss(logits: Tensor, masks: Tensor) -> Tensor:
     1 - (2 sum(p_c t_c) + 1) / (sum(p_c) + sum(t_c) + 1), where p is the softmax and t_c whether y = c.
     """
     logs, t = logits.log_softmax(1), one_hot(masks, LABELS).movedim(3, 1)
-    # Written out: torch's own of images has no deterministic form on a GPU.
+    # Written out, since torch's cross-entropy of images is not deterministic on a GPU.
     entropy = -(logs * t).sum(1).mean((1, 2))
     p, t = logs[:, 1:].exp(), t[:, 1:]
     both, total = (p * t).sum((2, 3)), (p + t).sum((2, 3))
@@ -42,7 +42,7 @@ def segmentation_loss(logits: Tensor, masks: Tensor) -> Tensor:
 
 
 def coarse_loss(logits: Tensor, masks: Tensor) -> Tensor:
-    """Binary cross-entropy of which labels lie in each pixel of a coarse map: (B, 3, h, w) and (B, S, S) -> (B,)."""
+    """Binary cross-entropy for the labels in each pixel of a coarse map: (B, 3, h, w) and (B, S, S) -> (B,)."""
     held = adaptive_max_pool2d(one_hot(masks, LABELS).movedim(3, 1)[:, 1:].float(), logits.shape[-2:])
     return binary_cross_entropy_with_logits(logits, held, reduction="none").mean((1, 2, 3))
 
@@ -54,12 +54,12 @@ def overlap(marked: Tensor, truth: Tensor) -> Tensor:
 
 
 def areas(labels: Tensor) -> dict[str, Tensor]:
-    """The areas that are judged, (B, S, S) bool by name: kidney and masses together, as in KiTS, and the tumor."""
+    """The evaluated areas, name -> (B, S, S) bool: kidney and masses together, as in KiTS, and the tumor."""
     return {"kidney": labels > 0, "tumor": labels == MASK_TUMOR}
 
 
 class Method(Pretext):
-    """A U-Net with four logits a pixel, and three a pixel of its encoder's last feature map."""
+    """A U-Net with four logits per pixel, and three logits per pixel of its encoder's last feature map."""
 
     control = True
     reads_masks = True
@@ -74,21 +74,21 @@ class Method(Pretext):
         self.boxes = [pixels(region, setting.image_size, side) for side, region in setting.regions.items()]
 
     def _segment(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits (B, 4, S, S), coarse logits (B, 3, h, w), and the masks (B, S, S) int64 that came along."""
+        """Logits (B, 4, S, S), coarse logits (B, 3, h, w), and the masks (B, S, S) int64 from the input."""
         maps = self.unet.maps(images[:, :1])
         return self.unet.decode(maps).float(), self.coarse(maps[-1]).float(), images[:, 1].long()
 
     def step(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss, per image and then the mean, and Dice of the tumor; nothing is drawn."""
+        """The mean of the images' losses, and Dice of the tumor; uses no random numbers."""
         logits, coarse, masks = self._segment(images)
         found = overlap(logits.detach().argmax(1) == MASK_TUMOR, masks == MASK_TUMOR)
         loss = segmentation_loss(logits, masks) + coarse_loss(coarse, masks)
         return loss.mean(), {"dice_tumor": found.mean()}
 
     def validate(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """Loss, and Dice of each area beside that of two answers that look at no slice.
+        """Loss, and Dice of each area with that of two trivial predictors.
 
-        `none` marks nothing, which is right wherever there is nothing; `regions` marks the regions of the organ.
+        `none` marks nothing, which is right in slices without the structure; `regions` marks the organ's regions.
         """
         logits, coarse, masks = self._segment(images)
         found = {"loss": segmentation_loss(logits, masks) + coarse_loss(coarse, masks)}
@@ -100,7 +100,7 @@ class Method(Pretext):
         return found
 
     def pictures(self, images: Tensor, generator: torch.Generator) -> dict[str, Picture]:
-        """Slices, their masks and what the network makes of the slices; from grey to white kidney, tumor, cyst."""
+        """Slices, their masks and the network's segmentations; kidney, tumor and cyst from grey to white."""
         logits, _, masks = self._segment(images)
         shown = [images[:, 0], masks / (LABELS - 1), logits.argmax(1) / (LABELS - 1)]
         return {"segmented": Picture(torch.stack(shown, 1), ("slice", "mask", "segmented"))}

@@ -1,4 +1,4 @@
-"""Relative position (Doersch et al. 2015): on which of eight sides of the anchor patch does the query patch lie?"""
+"""Relative position (Doersch et al. 2015): in which of eight directions from the anchor patch is the query patch?"""
 
 from typing import Annotated, NamedTuple
 
@@ -12,11 +12,11 @@ from kidney_ssl.methods.base import Options, Picture, Pretext, Setting
 from kidney_ssl.methods.patches import air_share, cut, enlarged, frames
 from kidney_ssl.models.resnet import encoder, seeded_weights
 
-# Rows down and columns to the right from the anchor, row by row: 0 is above and to the left, 7 below and to the right.
+# Offset (rows down, columns right) from the anchor, row by row: 0 is above and to the left, 7 below and to the right.
 NEIGHBOURS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
-CANDIDATES = 32  # places drawn for each image, of which the first without too much air is taken
+CANDIDATES = 32  # positions drawn for each image; the first without too much air is used
 HIDDEN = 256  # units of the hidden layer of both heads
-JUDGED = 4  # pairs of each slice in validation
+JUDGED = 4  # pairs per slice in validation
 
 
 class RelativePositionOptions(Options):
@@ -25,9 +25,9 @@ class RelativePositionOptions(Options):
     Attributes:
         patch: side of a patch as a fraction of the slice's.
         gap: distance between neighbouring patches as a fraction of the patch; about half (Doersch et al.).
-        jitter: each patch is moved by up to this fraction of the patch, up or down and left or right; 7 of 96 pixels
-            in the paper.
-        air: greatest share of air in a patch, see `patches.air_share`.
+        jitter: each patch is shifted by up to this fraction of the patch in each direction; 7 of 96 pixels in the
+            paper.
+        air: maximum share of air in a patch, see `patches.air_share`.
     """
 
     patch: Annotated[float, Field(gt=0, lt=1)] = 1 / 6
@@ -41,12 +41,12 @@ class Geometry(NamedTuple):
 
     side: int  # of a patch
     gap: int  # between neighbouring patches
-    jitter: int  # greatest move of a patch
+    jitter: int  # largest shift of a patch
     size: int  # side S of the slice
 
 
 class Pairs(NamedTuple):
-    """Where the patches of a batch lie: first rows and columns, (B, 2) anchor and query; neighbour (B,), 0 to 7."""
+    """Positions of a batch's patches: first rows and columns, (B, 2) for anchor and query; neighbour (B,), 0 to 7."""
 
     top: Tensor
     left: Tensor
@@ -54,10 +54,10 @@ class Pairs(NamedTuple):
 
 
 def geometry(image_size: int, options: RelativePositionOptions) -> Geometry:
-    """Sizes in whole pixels.
+    """Compute sizes in whole pixels.
 
     Raises:
-        InputError: the block does not fit into the slice, or the jitter could make patches overlap.
+        InputError: the patches do not fit into the slice, or the jitter could make them overlap.
     """
     side = max(1, round(options.patch * image_size))
     gap, jitter = round(options.gap * side), round(options.jitter * side)
@@ -76,12 +76,12 @@ def geometry(image_size: int, options: RelativePositionOptions) -> Geometry:
 
 
 def draw_pairs(images: Tensor, sizes: Geometry, air: float, generator: torch.Generator) -> Pairs:
-    """Draw a neighbour, the anchor's place and both patches' jitter for each image.
+    """Draw a neighbour, the anchor's position and both patches' jitter for each image.
 
-    The neighbour is drawn before the place, so that rejecting air leaves all eight equally frequent and a head that
-    sees nothing stays at 12.5 %. Both patches lie inside the slice, the rest of the 3x3 block need not: were it to,
-    the query's place in the body would give its neighbour away on slices that are only a few patches wide. If no
-    candidate is free of too much `air`, the one with the least is taken.
+    The neighbour is drawn before the position, so that rejecting air leaves all eight equally frequent and a head
+    without information has an accuracy of 12.5 %. Both patches are inside the slice, but not necessarily the rest of
+    the 3x3 block: otherwise, on slices that are only a few patches wide, the query's position in the body would reveal
+    its neighbour. If all candidates have too much `air`, the one with the least is used.
     """
     count, device = len(images), images.device
     neighbour = torch.randint(len(NEIGHBOURS), (count,), generator=generator, device=device)
@@ -103,11 +103,11 @@ def draw_pairs(images: Tensor, sizes: Geometry, air: float, generator: torch.Gen
 
 
 class Method(Pretext):
-    """One ResNet for both patches, their features side by side into a small head: late fusion.
+    """One ResNet for both patches; a small head reads their concatenated features (late fusion).
 
-    A second head of the same kind sees the query patch alone. What it gets right needs no comparison with the anchor:
-    in a body that always lies alike, the query's own place tells. Its input is detached, so it teaches the encoder
-    nothing.
+    A second head of the same kind reads only the query patch. Its accuracy shows how much can be solved without a
+    comparison with the anchor, since the body always has the same pose and the query's position may be recognisable.
+    Its input is detached, so it does not train the encoder.
     """
 
     Parameters = RelativePositionOptions
@@ -125,7 +125,7 @@ class Method(Pretext):
             self.head, self.query_head = _head(2 * width), _head(width)
 
     def _judged(self, images: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
-        """Logits (B, 8) of both patches and of the query patch alone."""
+        """Logits (B, 8) from both patches and from the query patch alone."""
         patches = cut(images, pairs.top, pairs.left, self.sizes.side)
         anchor, query = self.encoder(torch.cat([patches[:, 0], patches[:, 1]])).chunk(2)
         return self.head(torch.cat([anchor, query], 1)).float(), self.query_head(query.detach()).float()
@@ -139,13 +139,13 @@ class Method(Pretext):
             "accuracy": (both.argmax(1) == pairs.neighbour).float().mean(),
             "accuracy_query": (alone.argmax(1) == pairs.neighbour).float().mean(),
         }
-        # The query head's loss is there for its gradient; the loss that is reported is the task's alone.
+        # The query head's loss only contributes its gradient; the reported loss is that of the task.
         return cross_entropy(both, pairs.neighbour) + query_loss - query_loss.detach(), metrics
 
     def validate(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """Loss and accuracy of each image, the accuracy of the query patch alone and that of chance.
+        """Loss and accuracy of each image, the accuracy from the query patch alone, and chance.
 
-        Means over a few pairs of each image.
+        All are means over `JUDGED` pairs of each image.
         """
         pairs = draw_pairs(images.repeat_interleave(JUDGED, 0), self.sizes, self.air, generator)
         both, alone = self._judged(images.repeat_interleave(JUDGED, 0), pairs)
@@ -160,7 +160,7 @@ class Method(Pretext):
         }
 
     def pictures(self, images: Tensor, generator: torch.Generator) -> dict[str, Picture]:
-        """One pair of each slice: where it lies, and both patches enlarged."""
+        """One pair per slice: its position, and both patches enlarged."""
         size, side = images.shape[-1], self.sizes.side
         pairs = draw_pairs(images, self.sizes, self.air, generator)
         places = images[:, 0]

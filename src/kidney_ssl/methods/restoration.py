@@ -1,4 +1,4 @@
-"""What the restoration tasks share: a U-Net that undoes a perturbation, losses, metrics in the hole, pictures."""
+"""Shared parts of the restoration tasks: a U-Net that undoes a perturbation, losses, metrics in the hole, pictures."""
 
 from abc import abstractmethod
 from typing import Literal, NamedTuple
@@ -14,15 +14,15 @@ from kidney_ssl.models.unet import unet
 
 Fill = Literal["zero", "mean", "noise"]
 
-HOLE = 0.2  # side of the removed square over the image's side (thesis, 3.4.2)
-TINY = 1e-6  # keeps quotients finite
-PSNR_FLOOR = 1e-6  # a smaller mean squared error counts as this much: 60 dB at most
-FLAT = 1e-4  # mean squared step between neighbours that counts as none: 1 % of the grey range
-WINDOW = 7  # side of the squares that structural similarity compares, as scikit-image's default
+HOLE = 0.2  # side of the removed square as a fraction of the image's side (thesis, 3.4.2)
+TINY = 1e-6  # avoids division by zero
+PSNR_FLOOR = 1e-6  # minimum of the mean squared error in PSNR, which is thus at most 60 dB
+FLAT = 1e-4  # negligible mean squared step between neighbours: steps of 1 % of the grey range
+WINDOW = 7  # side of the windows of structural similarity, scikit-image's default
 
 
 class Perturbed(NamedTuple):
-    """A batch as the network sees it, what it is to make of it, and where the two were made to differ."""
+    """The network's input, its target, and the pixels where the two differ."""
 
     images: Tensor  # (B, 1, S, S) float32 in [0, 1], the network's input
     target: Tensor  # (B, 1, S, S) float32 in [0, 1]
@@ -33,8 +33,8 @@ class RestorationOptions(Options):
     """Options of every restoration task.
 
     Attributes:
-        loss: `dice` is the thesis's, `mse` and `dice_squared` are beside it for comparison.
-        region: pixels that the loss counts: the whole image (thesis) or the hole.
+        loss: `dice` is that of the thesis; `mse` and `dice_squared` are for comparison.
+        region: pixels used in the loss: the whole image (thesis) or the hole.
     """
 
     loss: Literal["dice", "dice_squared", "mse"] = "dice"
@@ -44,9 +44,16 @@ class RestorationOptions(Options):
 def dice(restored: Tensor, target: Tensor, where: Tensor) -> Tensor:
     """Dice of plain sums, 1 - 2 sum(p t) / (sum p + sum t): Eq. 7 of the thesis as printed.
 
-    For grey targets its minimum is not the target but a binarised image: the quotient is monotone in each pixel, so
-    that p is 1 where t exceeds half the Dice coefficient reached, else 0. Of p and t (B, 1, S, S) in [0, 1] over the
-    pixels `where`: (B,) in [0, 1]; 0 where both are all zero.
+    For grey targets, its minimum is not the target but a binarised image: the quotient is monotone in each pixel, so
+    p is 1 where t exceeds half of the attained Dice coefficient, else 0.
+
+    Args:
+        restored: p, (B, 1, S, S) in [0, 1].
+        target: t, the same shape and range.
+        where: the pixels to sum over, bool of the same shape.
+
+    Returns:
+        (B,) in [0, 1]; 0 where both are all zero.
     """
     apart = torch.where(where, restored + target - 2 * restored * target, 0).sum((1, 2, 3))
     both = torch.where(where, restored + target, 0).sum((1, 2, 3))
@@ -72,25 +79,25 @@ LOSSES = {"dice": dice, "dice_squared": dice_squared, "mse": mse}
 
 
 def mean_where(values: Tensor, where: Tensor) -> Tensor:
-    """Average each image's values over its marked pixels: (B, 1, H, W) and bool alike -> (B,), 0 where none is."""
+    """Average each image's values (B, 1, H, W) over its marked pixels, bool of the same shape: (B,), 0 without any."""
     return torch.where(where, values, 0).sum((1, 2, 3)) / where.sum((1, 2, 3)).clamp_min(1)
 
 
 def judged(changed: Tensor) -> Tensor:
-    """The pixels to judge an image by: those that were changed, or all where nothing was. (B, 1, S, S) bool."""
+    """The pixels to evaluate, (B, 1, S, S) bool: the changed ones, or all if none were changed."""
     return changed | ~changed.flatten(1).any(1)[:, None, None, None]
 
 
 def psnr(error: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio in dB of mean squared errors, for images in [0, 1]; at most 60."""
+    """Peak signal-to-noise ratio in dB from mean squared errors of images in [0, 1]; at most 60."""
     return -10 * error.clamp_min(PSNR_FLOOR).log10()
 
 
 def ssim_map(restored: Tensor, target: Tensor) -> Tensor:
     """Structural similarity at each pixel (Wang et al. 2004), for images in [0, 1].
 
-    Means and covariances over squares of 7 x 7 pixels, covariances as of samples, edges mirrored: scikit-image's
-    `structural_similarity(..., data_range=1, full=True)`, for a batch on its device: (B, 1, S, S) in [-1, 1].
+    Uses means and sample covariances in windows of 7 x 7 pixels with mirrored edges, as scikit-image's
+    `structural_similarity(..., data_range=1, full=True)`, but for a batch on its device: (B, 1, S, S) in [-1, 1].
     """
 
     def local(values: Tensor) -> Tensor:
@@ -101,7 +108,7 @@ def ssim_map(restored: Tensor, target: Tensor) -> Tensor:
             values = torch.cat([before.flip(axis), values, after.flip(axis)], axis)
         return avg_pool2d(values, WINDOW, stride=1)
 
-    # Double: variances are small differences of squares.
+    # float64, since variances are small differences of squares.
     p, t = restored.double(), target.double()
     mean_p, mean_t = local(p), local(t)
     sample = WINDOW**2 / (WINDOW**2 - 1)
@@ -113,9 +120,9 @@ def ssim_map(restored: Tensor, target: Tensor) -> Tensor:
 
 
 def gradient_energy(images: Tensor, where: Tensor) -> Tensor:
-    """Mean squared step between neighbours across and down, (B,), over pairs that both are marked.
+    """Mean squared step between horizontal and vertical neighbours, (B,), over pairs of marked pixels.
 
-    Steps over the rim of the marked area do not count, so that a seam is not taken for sharpness.
+    Steps across the border of the marked area do not count, so that a seam does not count as sharpness.
     """
     total = count = torch.zeros(len(images), device=images.device)
     for axis in (2, 3):
@@ -126,17 +133,17 @@ def gradient_energy(images: Tensor, where: Tensor) -> Tensor:
 
 
 def sharpness(restored: Tensor, target: Tensor, where: Tensor) -> Tensor:
-    """Gradient energy in the hole, restored over original: 1 is as sharp, below 1 blurred, above 1 overdone.
+    """Gradient energy of the restored hole divided by the original's: below 1 blurred, above 1 too sharp.
 
-    Both energies are raised by `FLAT`, so that a hole in air gives 1 if it is restored flat. See `dice`.
+    `FLAT` is added to both energies, so that a hole in air that is restored flat gives 1. Arguments as for `dice`.
     """
     return (gradient_energy(restored, where) + FLAT) / (gradient_energy(target, where) + FLAT)
 
 
 def metrics(restored: Tensor, target: Tensor, where: Tensor) -> dict[str, Tensor]:
-    """Judge restorations in the hole alone: each metric (B,).
+    """Evaluate restorations in the hole only: each metric (B,).
 
-    Structural similarity is averaged over the hole's pixels, with the original all around it: what is outside is known.
+    Structural similarity is averaged over the hole's pixels; outside the hole the restored image is the original.
     """
     error = mse(restored, target, where)
     return {
@@ -148,11 +155,11 @@ def metrics(restored: Tensor, target: Tensor, where: Tensor) -> dict[str, Tensor
 
 
 class Restoration(Pretext):
-    """A U-Net that restores a perturbed slice. A subclass says how slices are perturbed.
+    """A U-Net that restores a perturbed slice. A subclass defines the perturbation.
 
     Attributes:
         unet: (B, 1, S, S) -> (B, 1, S, S) in (0, 1).
-        average: (S * S,), mean of the targets seen in training: the predictor that knows nothing of the slice.
+        average: (S * S,), mean of the training targets: a trivial predictor that does not look at the slice.
     """
 
     Parameters = RestorationOptions
@@ -170,10 +177,10 @@ class Restoration(Pretext):
 
     @abstractmethod
     def perturb(self, images: Tensor, generator: torch.Generator) -> Perturbed:
-        """Perturb each image of (B, 1, S, S) by parameters of its own."""
+        """Perturb each image of (B, 1, S, S) with its own parameters."""
 
     def guesses(self, perturbed: Perturbed) -> dict[str, Tensor]:
-        """Trivial restorations, (B, 1, S, S) by name: the input, the image's mean, the mean training image."""
+        """Trivial restorations, name -> (B, 1, S, S): the input, the image's mean, the mean training image."""
         target = perturbed.target
         mean = target.mean((1, 2, 3), keepdim=True).expand_as(target)
         average = self.average.view_as(target[:1]).expand_as(target)
@@ -184,7 +191,7 @@ class Restoration(Pretext):
         return LOSSES[self.options.loss](restored, target, where)
 
     def step(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss, per image and then the mean, and the squared error in the hole."""
+        """The mean of the images' losses, and the squared error in the hole."""
         perturbed = self.perturb(images, generator)
         hole = judged(perturbed.changed)
         restored = self.unet(perturbed.images).float()
@@ -208,7 +215,7 @@ class Restoration(Pretext):
     def pictures(self, images: Tensor, generator: torch.Generator) -> dict[str, Picture]:
         """Whole slices with the hole outlined, and the hole enlarged.
 
-        A U-Net trained on holes alone is shown there alone.
+        If the loss only uses the hole, the network's output is shown only there.
         """
         perturbed = self.perturb(images, generator)
         hole = judged(perturbed.changed)
@@ -226,7 +233,7 @@ def enlarge(images: Tensor, where: Tensor) -> Tensor:
     for row, marked in zip(images, where[:, 0], strict=True):
         lines = [marked.any(axis).nonzero()[:, 0].tolist() for axis in (1, 0)]
         side = max(line[-1] + 1 - line[0] for line in lines)
-        # Centred on the marked pixels, moved back where that would leave the frame.
+        # Centred on the marked pixels and moved into the image if necessary.
         top, left = (min(max((line[0] + line[-1] + 1 - side) // 2, 0), size - side) for line in lines)
         cut = row[None, :, top : top + side, left : left + side]
         found.append(interpolate(cut, (size, size), mode="nearest-exact"))
@@ -234,7 +241,7 @@ def enlarge(images: Tensor, where: Tensor) -> Tensor:
 
 
 def fill(images: Tensor, hole: Tensor, content: Fill, generator: torch.Generator) -> Tensor:
-    """Replace the hole's pixels by zero, by the mean of those outside it, or by noise uniform in [0, 1)."""
+    """Replace the hole's pixels by zero, by the mean of the pixels outside, or by uniform noise in [0, 1)."""
     if content == "mean":
         new = mean_where(images, ~hole)[:, None, None, None]
     elif content == "noise":
@@ -245,23 +252,26 @@ def fill(images: Tensor, hole: Tensor, content: Fill, generator: torch.Generator
 
 
 class InpaintingOptions(RestorationOptions):
-    """Options of inpainting; `fill` is what the hole holds: zero (thesis), the image's mean, noise."""
+    """Options of inpainting; `fill` is the content of the hole: zero (thesis), the image's mean, or noise."""
 
     fill: Fill = "zero"
 
 
 class Inpainting(Restoration):
-    """A U-Net that fills a square of 20 % of the side; the thesis's loss is Dice as printed. A subclass places it."""
+    """A U-Net that fills a removed square with 20 % of the image's side. A subclass draws the square's position.
+
+    The loss of the thesis is Dice as printed there.
+    """
 
     Parameters = InpaintingOptions
     options: InpaintingOptions
 
     @abstractmethod
     def places(self, count: int, side: int, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Draw the first row and the first column of a square of `side` pixels for each image, (B,) int64."""
+        """Draw the first row and first column of a square of `side` pixels for each image, (B,) int64 each."""
 
     def perturb(self, images: Tensor, generator: torch.Generator) -> Perturbed:
-        """Remove one square an image."""
+        """Remove one square per image."""
         size = images.shape[-1]
         side = round(HOLE * size)
         hole = squares(*self.places(len(images), side, size, generator), side, size)

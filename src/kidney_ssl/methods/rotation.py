@@ -1,4 +1,4 @@
-"""Rotation (Gidaris et al. 2018): by how many quarter turns was the slice turned?"""
+"""Rotation (Gidaris et al. 2018): by how many quarter turns was the slice rotated?"""
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ TURNS = 4
 
 
 def rotate(images: Tensor, turns: Tensor) -> Tensor:
-    """Turn each image of (B, 1, S, S) counter-clockwise by its quarter turns, (B,) int64 from 0 to 3."""
+    """Rotate each image of (B, 1, S, S) counter-clockwise by its number of quarter turns, (B,) int64 from 0 to 3."""
     turned = torch.stack([torch.rot90(images, number, dims=(2, 3)) for number in range(TURNS)])
     return turned[turns, torch.arange(len(images), device=images.device)]
 
@@ -36,7 +36,7 @@ class Method(Pretext):
         return cross_entropy(logits, turns), {"accuracy": (logits.argmax(1) == turns).float().mean()}
 
     def validate(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """Loss and accuracy of each image, and the accuracy of chance."""
+        """Loss and accuracy of each image, and the chance level."""
         logits, turns = self._turned(images, generator)
         return {
             "loss": cross_entropy(logits, turns, reduction="none"),

@@ -1,4 +1,4 @@
-"""SimCLR (Chen et al. 2020): two views of a slice attract each other, those of other slices repel them."""
+"""SimCLR (Chen et al. 2020): two views of a slice attract each other, views of different slices repel each other."""
 
 import math
 from typing import Annotated
@@ -40,9 +40,9 @@ class Method(TwoViews):
         self.loss = NTXentLoss(temperature=options.temperature)
 
     def step(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        """NT-Xent (Eq. 1) of the views' projections, and how often the other view is the nearest.
+        """NT-Xent (Eq. 1) of the views' projections, and the share of views whose nearest view is the positive.
 
-        The negatives are the views of the joined batch of all processes.
+        The negatives are all other views of the batch joined from all processes.
         """
         projected = self.head(self.encoder(self.views(images, generator))).float()
         with torch.autocast(images.device.type, enabled=False):
@@ -52,7 +52,7 @@ class Method(TwoViews):
         return loss, {"accuracy": (logits.argmax(1) == other).float().mean()}
 
     def validate(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """NT-Xent of each slice, mean of its two views, beside that of equal similarities; and `compared`."""
+        """NT-Xent of each slice (mean of its two views), that of equal similarities, and the metrics of `compared`."""
         views = self.views(images, generator)
         projected = self.head(self.encoder(views)).float()
         with torch.autocast(images.device.type, enabled=False):

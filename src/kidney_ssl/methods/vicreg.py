@@ -1,4 +1,4 @@
-"""VICReg (Bardes et al. 2022): two views agree, and no feature is constant or says what another one does."""
+"""VICReg (Bardes et al. 2022): two views agree, no feature is constant, and features are uncorrelated."""
 
 from typing import Annotated
 
@@ -21,9 +21,9 @@ class VicregOptions(ViewOptions):
 
     Attributes:
         invariance: lambda, weight of the squared distance of two views.
-        variance: mu, weight of the hinge that keeps the deviation of each feature above 1.
+        variance: mu, weight of the hinge that keeps the standard deviation of each feature above 1.
         covariance: nu, weight of the covariances between features.
-        expansion: width of the expander's three layers over the encoder's: 4 is the paper's 8192 for ResNet-50.
+        expansion: width of the expander's three layers divided by the encoder's; 4 is the paper's 8192 for ResNet-50.
     """
 
     invariance: Annotated[float, Field(ge=0)] = 25.0
@@ -35,10 +35,10 @@ class VicregOptions(ViewOptions):
 class Method(TwoViews):
     """An encoder, an expander (the projector of Barlow Twins), and the loss over the batch's embeddings.
 
-    With Z and Z' (B, D) the embeddings of first and second views, and sd(j), cov of a batch over B - 1 (Eq. 6):
+    With Z and Z' (B, D) the embeddings of first and second views, and sd(j), cov over the batch with B - 1 (Eq. 6):
     L = lambda mean (Z - Z')^2 + mu (v(Z) + v(Z')) / 2 + nu (c(Z) + c(Z')),
     v(Z) = mean over j of max(0, 1 - sqrt(sd(j)^2 + 1e-4)), c(Z) = sum over i != j of cov(i, j)^2 / D.
-    Half of mu and the mean over all entries of the squared distance are those of the authors' code.
+    Half of mu, and the mean over all entries of the squared distance, are as in the authors' code.
     """
 
     Parameters = VicregOptions
@@ -52,7 +52,7 @@ class Method(TwoViews):
             self.head = BarlowTwinsProjectionHead(self.width, width, width)
         set_momentum(self.head, setting.batch_norm_momentum)
         self.loss = VICRegLoss(options.invariance, options.variance, options.covariance, eps=EPSILON)
-        # Embeddings that are all alike agree and have no covariance: the hinge alone is left.
+        # Constant embeddings agree and have no covariance, so only the hinge remains.
         self.constant = options.variance * (1 - EPSILON**0.5)
 
     def _embedded(self, views: Tensor) -> tuple[Tensor, Tensor]:
@@ -61,16 +61,16 @@ class Method(TwoViews):
         return joined(first), joined(second)
 
     def step(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of the joined batch, and the mean deviation of a feature, which is 0 after a collapse."""
+        """The loss of the joined batch, and the mean standard deviation of a feature, which is 0 after a collapse."""
         first, second = self._embedded(self.views(images, generator))
         with torch.autocast(images.device.type, enabled=False):
             return self.loss(first, second), {"deviation": first.detach().std(0).mean()}
 
     def validate(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """The batch's loss for each of its slices, beside that of constant embeddings; and `compared`."""
+        """The batch's loss, repeated for each slice, that of constant embeddings, and the metrics of `compared`."""
         views = self.views(images, generator)
         embedded = self.head(self.encoder(views)).float()
-        loss = embedded.new_tensor(torch.nan)  # of one slice, which has no variance
+        loss = embedded.new_tensor(torch.nan)  # one slice has no variance
         with torch.autocast(images.device.type, enabled=False):
             if len(images) > 1:
                 loss = self.loss(*embedded.chunk(2))

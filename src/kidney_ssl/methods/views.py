@@ -1,4 +1,4 @@
-"""Views of slices: crop, flips, blur and intensity, drawn for each view and applied at once; and what compares two."""
+"""Views of slices: crop, flips, blur and intensity, drawn separately for each view; and metrics that compare two."""
 
 import math
 from functools import partial
@@ -12,7 +12,7 @@ from torch.nn.functional import adaptive_avg_pool2d, embedding_bag, interpolate,
 from kidney_ssl.methods.base import Options, Picture, Pretext, Setting
 from kidney_ssl.models.resnet import encoder
 
-RATIO = 4 / 3  # most that a crop's sides differ by, as torchvision's RandomResizedCrop has it
+RATIO = 4 / 3  # largest ratio of a crop's sides, as in torchvision's RandomResizedCrop
 MIN_SIGMA = 0.1
 THUMBNAIL = 16  # side of the thumbnails that the trivial predictor compares
 
@@ -20,17 +20,17 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 
 
 class ViewOptions(Options):
-    """What views may do. There is no grey (slices are grey) and no solarisation (it turns tissue into air).
+    """Options of views. There is no greyscale (slices are grey) and no solarisation (it turns tissue into air).
 
     Attributes:
-        size: side that slices are reduced to before views are made, so that a batch may be large; null for S.
-        min_scale: least share of the slice's area that a crop keeps; the published 0.08 often leaves the kidney out.
-        flip_probability: of a left-right flip, and by itself of an up-down flip.
-        jitter: brightness and contrast are multiplied by 1 - jitter to 1 + jitter each.
-        jitter_probability: of a change of brightness and contrast.
-        max_sigma: largest standard deviation of the Gaussian blur in pixels, from 0.1 on. The published 2 belongs to
-            224 pixels.
-        blur_probability: of a blur.
+        size: side to which slices are reduced before views are made, so that a batch may be large; null for S.
+        min_scale: smallest share of the slice's area that a crop keeps; the published 0.08 often misses the kidney.
+        flip_probability: probability of a left-right flip and, independently, of an up-down flip.
+        jitter: brightness and contrast are multiplied by independent factors in 1 - jitter to 1 + jitter.
+        jitter_probability: probability of a change of brightness and contrast.
+        max_sigma: largest standard deviation of the Gaussian blur in pixels; the smallest is 0.1. The published 2 is
+            for 224 pixels.
+        blur_probability: probability of a blur.
     """
 
     size: Annotated[int, Field(ge=32)] | None = None
@@ -43,7 +43,7 @@ class ViewOptions(Options):
 
 
 class Views(NamedTuple):
-    """What each of N views does to its slice, (N,) each; the crop in fractions of the side."""
+    """Parameters of N views, (N,) each; the crop in fractions of the side."""
 
     top: Tensor
     left: Tensor
@@ -53,7 +53,7 @@ class Views(NamedTuple):
     mirrored: Tensor  # whether columns are reversed
     sigma: Tensor  # of the blur in pixels of the view; 0 for none
     brightness: Tensor  # factor on all values
-    contrast: Tensor  # factor on their distances from the view's mean
+    contrast: Tensor  # factor on deviations from the view's mean
 
 
 def reduced(images: Tensor, size: int | None) -> Tensor:
@@ -66,8 +66,8 @@ def reduced(images: Tensor, size: int | None) -> Tensor:
 def draw_views(count: int, options: ViewOptions, generator: torch.Generator, max_scale: float = 1) -> Views:
     """Draw the parameters of `count` views.
 
-    A crop's share of the area is uniform from `min_scale` to `max_scale`, the ratio of its sides log-uniform among
-    those that fit into the slice (3:4 to 4:3 at most), its place uniform.
+    A crop's share of the area is uniform from `min_scale` to `max_scale`, the ratio of its sides is log-uniform among
+    the ratios that fit into the slice (3:4 to 4:3 at most), and its position is uniform.
     """
     scale, ratio, top, left, down, mirror, blurred, sigma, jittered, brightness, contrast = torch.rand(
         (11, count), generator=generator, device=generator.device
@@ -91,7 +91,7 @@ def draw_views(count: int, options: ViewOptions, generator: torch.Generator, max
 
 
 def unchanged(count: int, device: torch.device) -> Views:
-    """Views that show their slices as they are."""
+    """Views that leave their slices unchanged."""
     zeros, ones = torch.zeros(count, device=device), torch.ones(count, device=device)
     return Views(zeros, zeros, ones, ones, zeros.bool(), zeros.bool(), zeros, ones, ones)
 
@@ -99,12 +99,12 @@ def unchanged(count: int, device: torch.device) -> Views:
 def apply_views(images: Tensor, views: Views, max_sigma: float, size: int | None = None) -> Tensor:
     """Make views: crop, resize to T (`size`, or S), flip, blur; then brightness and contrast.
 
-    Crop, flip and blur together are a linear map of the columns and one of the rows, and few lines of a slice go into
-    one of a view: linear combinations of whole lines, several times as fast as sampling and convolving pixel by pixel.
-    The blur sees the slice around the crop.
+    Crop, flip and blur together are a linear map of the columns and a linear map of the rows, in which each line of a
+    view depends on few lines of the slice. Linear combinations of whole lines are several times as fast as sampling and
+    convolving pixel by pixel. The blur also uses pixels around the crop.
 
-    View n of N, a multiple of B, is one of slice n mod B: (B, 1, S, S) -> (N, 1, T, T) float32, both in [0, 1]. No
-    blur in `views` is larger than `max_sigma`.
+    N is a multiple of B, and view n belongs to slice n mod B: (B, 1, S, S) -> (N, 1, T, T) float32, both in [0, 1]. No
+    blur in `views` may be larger than `max_sigma`.
     """
     count, side = len(views.top), images.shape[-1]
     size = size or side
@@ -118,7 +118,7 @@ def apply_views(images: Tensor, views: Views, max_sigma: float, size: int | None
     index, weight = lines(views.top, views.height, reverse=views.upside_down, sigma=views.sigma, gain=gain)
     rows = columns.transpose(1, 2).reshape(-1, size)
     made = _sum(rows, index + side * numbers, weight).unsqueeze(1)
-    # brightness * (mean + contrast * (value - mean)), where the first product of the three stands in `made`.
+    # brightness * (mean + contrast * (value - mean)); `made` is already brightness * contrast * value.
     shift = (1 / views.contrast - 1) * made.mean(dim=(1, 2, 3))
     return made.add_(shift.view(-1, 1, 1, 1)).clamp_(0, 1)
 
@@ -133,18 +133,18 @@ def _sum(lines: Tensor, index: Tensor, weight: Tensor) -> Tensor:
 def _lines(
     side: int, size: int, radius: int, start: Tensor, length: Tensor, *, reverse: Tensor, sigma: Tensor, gain: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Which lines of a slice go into each line of its view, and how much of them.
+    """Indices and weights of the slice's lines that contribute to each line of its view.
 
-    The slice is interpolated linearly and blurred by a Gaussian: a line's weight at distance d is the triangle around
-    it convolved with the Gaussian, the second difference of G(d) = d Phi(d / s) + s phi(d / s), where s is sigma in
+    The slice is interpolated linearly and blurred by a Gaussian. The weight of a line at distance d is the triangular
+    kernel convolved with the Gaussian: the second difference of G(d) = d Phi(d / s) + s phi(d / s), where s is sigma in
     lines of the slice, Phi the normal distribution and phi its density. The slice's edge is repeated.
 
     Args:
         side: S.
         size: T.
-        radius: lines beside the nearest ones that may count.
-        start: (N,) of the crop, in fractions of the side.
-        length: (N,) of the crop.
+        radius: number of lines beyond the nearest ones that may contribute.
+        start: (N,) start of the crop in fractions of the side.
+        length: (N,) length of the crop in fractions of the side.
         reverse: (N,) whether the last line comes first.
         sigma: (N,) in lines of the view.
         gain: (N,) sum of the weights.
@@ -154,8 +154,8 @@ def _lines(
     """
     place = torch.arange(size, device=start.device).expand(len(start), size)
     place = torch.where(reverse[:, None], size - 1 - place, place)
-    step = length * (side / size)  # lines of the slice from one line of the view to the next
-    # Lines have a width: the crop's first one has its centre half a resized line from the edge.
+    step = length * (side / size)  # lines of the slice per line of the view
+    # Lines have a width: the centre of the view's first line is half a line from the crop's edge.
     centre = (side * start - 0.5)[:, None] + (place + 0.5) * step[:, None]
     nearest = centre.floor()
     offsets = torch.arange(-radius - 1, radius + 3, device=start.device)
@@ -164,14 +164,14 @@ def _lines(
     scaled = (distance / spread).clamp(-9, 9)
     integral = 0.5 * distance * (1 + scaled.erf()) + spread / math.sqrt(4 * math.pi) * (-(scaled**2)).exp()
     weight = integral.diff(n=2)
-    weight = weight * (weight > 1e-6)  # a CPU takes ten times as long over numbers next to zero
+    weight = weight * (weight > 1e-6)  # denormal numbers are ten times as slow on a CPU
     weight = weight * (gain[:, None, None] / weight.sum(2, keepdim=True))
     index = (nearest[:, :, None] + offsets[1:-1]).clamp(0, side - 1).long()
     return index, weight
 
 
 def operations(images: Tensor, options: ViewOptions, generator: torch.Generator) -> Picture:
-    """Show each operation by itself at what is drawn for it; the blur at its largest."""
+    """Show each operation alone with its drawn parameters; the blur at its largest."""
     drawn, plain = draw_views(len(images), options, generator), unchanged(len(images), images.device)
     alone = {
         "crop": plain._replace(top=drawn.top, left=drawn.left, height=drawn.height, width=drawn.width),
@@ -197,17 +197,17 @@ class TwoViews(Pretext):
         )
 
     def views(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Two views of each slice, (2B, 1, S, S) or of `size`: first all first ones."""
+        """Two views of each slice, (2B, 1, S, S) or of side `size`: all first views, then all second views."""
         images = reduced(images, self.options.size)
         return apply_views(images, draw_views(2 * len(images), self.options, generator), self.options.max_sigma)
 
     @staticmethod
     def compared(views: Tensor, projected: Tensor, losses: Tensor) -> dict[str, Tensor]:
-        """Metrics of each slice, means of its two views, (B,) each; `losses` (B,) goes in as it is.
+        """Metrics of each slice, means over its two views, (B,) each; `losses` (B,) is added unchanged.
 
-        accuracy, how often the other view is the nearest of the batch's 2B - 1, beside chance and the same by
-        thumbnails of the views; alignment and uniformity of the projections and of the thumbnails (uniformity is of
-        the whole batch).
+        accuracy is the share of views whose nearest of the batch's other 2B - 1 views is the positive, with chance and
+        the accuracy of thumbnails of the views. alignment and uniformity are those of the projections and of the
+        thumbnails; uniformity is of the whole batch.
         """
         count = len(losses)
         with torch.autocast(views.device.type, enabled=False):
@@ -227,7 +227,7 @@ class TwoViews(Pretext):
         return found | {"accuracy_chance": torch.full_like(losses, 1 / (2 * count - 1))}
 
     def pictures(self, images: Any, generator: torch.Generator) -> dict[str, Picture]:
-        """Pairs of views, and each operation by itself at what was drawn for it (the blur at its largest)."""
+        """Pairs of views, and the pictures of `operations`."""
         images = reduced(images, self.options.size)
         pairs = self.views(images, generator).view(2, len(images), *images.shape[2:])
         return {
@@ -237,7 +237,7 @@ class TwoViews(Pretext):
 
 
 def similarities(projected: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosine similarities of views, (2B, 2B) with -inf for a view and itself, and (2B,) the place of the other view."""
+    """Cosine similarities of views, (2B, 2B) with -inf on the diagonal, and the index of each view's positive (2B,)."""
     unit = normalize(projected, dim=1)
     found = (unit @ unit.T).fill_diagonal_(-torch.inf)
     numbers = torch.arange(len(unit), device=unit.device)
@@ -251,9 +251,10 @@ def alignment(projected: Tensor) -> Tensor:
 
 
 def uniformity(projected: Tensor) -> Tensor:
-    """Log of the mean of exp(-2 d^2) over pairs of different slices, of first and of second views, mean of both.
+    """Uniformity (Wang and Isola 2020): log of the mean of exp(-2 d^2) over pairs of different slices.
 
-    Wang and Isola (2020): 0 where all are one point, about -4 where they are spread evenly; NaN for one slice.
+    It is computed for first and for second views and averaged. 0 if all are the same point, about -4 if they are spread
+    evenly; NaN for one slice.
     """
     halves = normalize(projected, dim=1).chunk(2)
     return torch.stack([torch.pdist(half).pow(2).mul(-2).exp().mean().log() for half in halves]).mean()
