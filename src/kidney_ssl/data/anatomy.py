@@ -1,4 +1,4 @@
-"""Paints a planned abdomen into voxels: organs as warped ellipsoids, then blur and noise of a scanner."""
+"""Paints a planned abdomen into voxels: organs as warped ellipsoids, then the blur and noise of a scanner."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,19 +9,19 @@ from scipy import ndimage
 from kidney_ssl.schema import MASK_CYST, MASK_KIDNEY, MASK_TUMOR
 
 FAT, MUSCLE, BONE, MARROW, AIR, DEAD = -100, 55, 620, 210, -1000, 18
-TUBE = 1e4  # mm: as long as need be along the body
+TUBE = 1e4  # mm: longer than any body, for structures that run through it
 
 Vector = Sequence[float] | np.ndarray  # x, y, z in mm
 
 
 @dataclass(frozen=True)
 class Blob:
-    """A ragged ellipsoid: centre and half axes in mm (x to the left, y to the back, z down), HU.
+    """An irregular ellipsoid: centre and half axes in mm (x to the left, y to the back, z down), HU.
 
     Attributes:
-        ragged: how far the surface strays from the ellipsoid, as a share of the radius.
-        necrosis: radius of a core of dead tissue, as a share of the blob's.
-        grain: how uneven the tissue is, as the deviation of its HU.
+        ragged: deviation of the surface from the ellipsoid, as a share of the radius.
+        necrosis: radius of a necrotic core, as a share of the blob's radius.
+        grain: heterogeneity of the tissue, as the standard deviation of its HU.
     """
 
     centre: np.ndarray
@@ -34,7 +34,7 @@ class Blob:
 
 @dataclass(frozen=True)
 class Kidney:
-    """An ellipsoid turned by `angle` in the axial plane and leaning outwards by `lean` along z (radians)."""
+    """An ellipsoid rotated by `angle` in the axial plane and tilted outwards by `lean` along z (radians)."""
 
     centre: np.ndarray
     axes: np.ndarray
@@ -44,7 +44,7 @@ class Kidney:
 
 @dataclass(frozen=True)
 class Case:
-    """All that a case is made of; lengths in mm, HU of cortex, medulla, pelvis, vessels, liver, spleen."""
+    """Plan of a case; lengths in mm, HU of cortex, medulla, pelvis, vessels, liver, spleen."""
 
     shape: tuple[int, int, int]
     spacing: tuple[float, float, float]
@@ -64,7 +64,7 @@ class Case:
 
 
 class Canvas:
-    """Voxels of a case and the place of each in mm."""
+    """Voxels of a case, and their coordinates in mm."""
 
     def __init__(self, case: Case) -> None:
         self.rng = np.random.default_rng(case.texture)
@@ -77,7 +77,7 @@ class Canvas:
         self.x = (x - np.float32(case.shift[0]))[None, None, :]
         self.y = (y - np.float32(case.shift[1]))[None, :, None]
         self.z = z[:, None, None]
-        # Smooth fields: they warp every surface, at the scales of organs and of lesions, and make tumors uneven.
+        # Smooth fields at the scales of organs and lesions: they warp every surface and make tumors heterogeneous.
         self.waves = self._field(case, 55.0)
         self.ripples = self._field(case, 16.0)
         self.grain = self._field(case, 10.0)
@@ -98,11 +98,11 @@ class Canvas:
         return np.sqrt(u * u + v * v + (dz / np.float32(axes[2])) ** 2)
 
     def within(self, centre: Vector, axes: Vector, rough: float = 0.0) -> np.ndarray:
-        """Mark the voxels of an upright ellipsoid, its surface warped."""
+        """Mark the voxels of an axis-aligned ellipsoid with a warped surface."""
         return self.radius(centre, axes) + rough * self.waves < 1
 
     def blob(self, blob: Blob) -> np.ndarray:
-        """Give the distance from a blob's centre, its surface made ragged."""
+        """Give each voxel's distance from a blob's centre in units of its irregular surface."""
         return self.radius(blob.centre, blob.axes) + np.float32(blob.ragged) * self.ripples
 
 
@@ -172,7 +172,7 @@ def _organs(canvas: Canvas, case: Case, inner: np.ndarray) -> None:
 def _kidney(canvas: Canvas, case: Case, kidney: Kidney) -> None:
     cortex, medulla, pelvis = case.hu[:3]
     r = canvas.radius(kidney.centre, kidney.axes, kidney.angle, kidney.lean) + 0.04 * canvas.waves
-    # Fat around the kidney, with other organs pushed aside.
+    # Fat around the kidney displaces other organs.
     canvas.hu[(r < 1.22) & (canvas.hu < 400)] = FAT
     inwards = -np.sign(kidney.centre[0])
     hilum = kidney.centre + np.array([inwards * kidney.axes[0] * 0.75, -kidney.axes[1] * 0.2, 0])
@@ -199,7 +199,7 @@ def _findings(canvas: Canvas, case: Case) -> None:
 
 
 def _scan(canvas: Canvas, case: Case) -> np.ndarray:
-    """Add texture, the blur of the reconstruction, noise, and what HU outliers a scanner leaves."""
+    """Add texture, reconstruction blur, noise, and a scanner's HU outliers."""
     solid = canvas.hu > -200
     canvas.hu += np.where(solid, 6 * canvas.ripples, 0).astype(np.float32)
     blurred = ndimage.gaussian_filter(canvas.hu, (0.35, 0.6, 0.6))
@@ -207,7 +207,7 @@ def _scan(canvas: Canvas, case: Case) -> np.ndarray:
     blurred += grain * np.float32(case.noise / grain.std())
     hu = np.clip(np.rint(blurred), -1024, 3071)
     if case.circle:
-        # Scanners fill what lies outside their round field of view with a value of their own.
+        # Scanners fill pixels outside their round field of view with a special value.
         rows, columns = case.shape[1:]
         away = np.hypot(np.arange(rows)[:, None] - (rows - 1) / 2, np.arange(columns) - (columns - 1) / 2)
         hu[:, away > max(rows, columns) / 2] = -1024

@@ -1,8 +1,8 @@
 """Arrays of slices as .npy files, and their rows as .csv.
 
-Arrays are written and read in pieces, so that memory stays flat whatever their length: pages of a memory map count as
-a process's memory once they are touched, so who walks through a whole array reads it from the file instead. Training
-picks rows at random and maps the array (`load_array`).
+Arrays are written and read in pieces, so that memory use does not depend on their length. Touched pages of a memory map
+count as memory of the process, so sequential passes read the file instead. Training picks rows at random and maps the
+array (`load_array`).
 """
 
 import hashlib
@@ -16,16 +16,16 @@ import pandas as pd
 from kidney_ssl.errors import InputError
 from kidney_ssl.files import sha256, write_text
 
-PIECE_BYTES = 1 << 20  # small beside what a process takes to start, so that a small study's memory is a large one's
+PIECE_BYTES = 1 << 20  # small compared with a process's base memory, so that small and large studies need equal memory
 
 
 class ArrayWriter:
-    """An .npy file that is written row after row, and its checksum beside it (`array_checksum`).
+    """An .npy file that is written row by row, with its checksum in a second file (`array_checksum`).
 
     Args:
-        path: the file; it is whole after `close`.
-        shape: of the whole array.
-        dtype: of its values.
+        path: the file; complete after `close`.
+        shape: shape of the whole array.
+        dtype: type of its values.
     """
 
     def __init__(self, path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> None:
@@ -41,7 +41,7 @@ class ArrayWriter:
         self._digest = hashlib.sha256(self._stream.read())
 
     def append(self, rows: np.ndarray) -> None:
-        """Write rows (n, ...) behind those that are there."""
+        """Append rows (n, ...)."""
         if rows.shape[1:] != self._row or rows.dtype != self._dtype or len(rows) > self._left:
             raise ValueError(f"{rows.dtype} {rows.shape} does not fit {self._left} rows of {self._dtype} {self._row}")
         self._left -= len(rows)
@@ -59,12 +59,12 @@ class ArrayWriter:
 
 
 def array_checksum(path: Path) -> str:
-    """The sha256 of a file, as its writer noted it; of a file without such a note it is computed.
+    """The sha256 of a file as recorded by its writer; computed if there is no record.
 
-    The arrays of KiTS23 are 18 GB: reading them to know what they hold would take longer than many a training.
+    The arrays of KiTS23 have 18 GB: hashing them would take longer than many trainings.
 
     Raises:
-        InputError: the file is missing, or of another size than was noted.
+        InputError: the file is missing, or its size is not the recorded one.
     """
     try:
         size = path.stat().st_size
@@ -92,7 +92,7 @@ def read_shape(path: Path) -> tuple[int, ...]:
 
 
 def read_pieces(path: Path) -> Iterator[np.ndarray]:
-    """Read an .npy file from its beginning to its end, pieces of about `PIECE_BYTES` at a time."""
+    """Read an .npy file from beginning to end in pieces of about `PIECE_BYTES`."""
     with path.open("rb") as stream:
         (count, *row), dtype = _header(stream)
         values = int(np.prod(row))

@@ -1,4 +1,4 @@
-"""Body standardisation: mask, crop to the body's box, resize to one frame."""
+"""Body standardisation: mask, crop to the body's box, resize to a common size."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from skimage.morphology import isotropic_opening
 
 AIR_HU = -1000
 LUNG_HU = -950  # between air and lung
-SHELL_PX = 1.5  # half of what a table's shell takes at least, however coarse the pixels
+SHELL_PX = 1.5  # half of the minimum thickness of a table's shell in pixels, however coarse they are
 
 Box = tuple[slice, slice]  # rows and columns of the native grid
 
@@ -22,7 +22,7 @@ class Frame:
     Attributes:
         size: its side in pixels.
         body_hu: HU above which a pixel may belong to the body.
-        opening_mm: radius of the disk that parts the table from the body.
+        opening_mm: radius of the disk that separates the table from the body.
     """
 
     size: int
@@ -33,8 +33,9 @@ class Frame:
 def body_mask(image: np.ndarray, spacing_mm: tuple[float, float], frame: Frame) -> np.ndarray:
     """Find the body in one axial slice, without table, clothes and cables.
 
-    Threshold, gas behind a thin wall and lung cut by the image's edge filled, opening by a disk (which parts the thin
-    shells of the table from the back), largest component, holes filled (lung and bowel gas belong to the body).
+    Steps: threshold; fill gas behind a thin wall and lung that is cut by the image's edge; open with a disk, which
+    separates the thin shells of the table from the back; take the largest component; fill holes, since lung and bowel
+    gas belong to the body.
 
     Args:
         image: (H, W) HU.
@@ -42,10 +43,9 @@ def body_mask(image: np.ndarray, spacing_mm: tuple[float, float], frame: Frame) 
         frame: threshold and radius.
 
     Returns:
-        (H, W) bool; empty when nothing is left after the opening.
+        (H, W) bool; all False if nothing is left after the opening.
     """
-    # A body cut by the edge of the image goes on beyond it: padded by replication, so that the opening does not
-    # round its corners off there.
+    # The image is padded by replication, so that the opening does not round off a body that is cut by the edge.
     margin = min(int(np.ceil(frame.opening_mm / min(spacing_mm))) + 1, max(image.shape))
 
     def opened(mask: np.ndarray, radius: float = frame.opening_mm) -> np.ndarray:
@@ -53,7 +53,7 @@ def body_mask(image: np.ndarray, spacing_mm: tuple[float, float], frame: Frame) 
         return np.asarray(padded[margin:-margin, margin:-margin])
 
     solid = image > frame.body_hu
-    # A wall is thicker than a table's shell, though it may be thinner than the disk.
+    # A body wall is thicker than a table's shell, but may be thinner than the disk.
     shell = max(frame.opening_mm / 3, SHELL_PX * max(spacing_mm))
     if shell < frame.opening_mm:
         solid |= ndimage.binary_fill_holes(opened(solid, shell))
@@ -70,22 +70,22 @@ def body_mask(image: np.ndarray, spacing_mm: tuple[float, float], frame: Frame) 
 def _cut_lung(
     image: np.ndarray, solid: np.ndarray, parts: np.ndarray, opened: Callable[[np.ndarray], np.ndarray]
 ) -> np.ndarray:
-    """Find lung that the image's edge cuts, which is no hole: dense beside air, in no corner of the image.
+    """Find lung that is cut by the image's edge and so is not a hole: denser than air, and in no corner of the image.
 
-    A mattress is as dense as lung, but lies between two of the `parts` of the opened `solid`: the body and the table.
+    A mattress is as dense as lung, but lies between two of the `parts` of the opened `solid`: body and table.
     """
     dark, _ = ndimage.label(~solid)
     edges = np.concatenate([dark[0], dark[-1], dark[:, 0], dark[:, -1]])
     found = np.zeros(image.shape, dtype=bool)
     for number in np.setdiff1d(edges, [0, *dark[[0, 0, -1, -1], [0, -1, 0, -1]]]):
         component = dark == number
-        if np.median(image[component]) > LUNG_HU and opened(component).any():  # no rim, no gap
+        if np.median(image[component]) > LUNG_HU and opened(component).any():  # neither a rim nor a gap
             found |= component & (len(np.setdiff1d(parts[ndimage.binary_dilation(component, iterations=2)], [0])) == 1)
     return found
 
 
 def body_box(mask: np.ndarray) -> Box:
-    """Smallest box that holds the mask; the whole image when the mask is empty."""
+    """Smallest box that contains the mask; the whole image if the mask is empty."""
     found: list[Box] = ndimage.find_objects(mask.view(np.uint8))
     return found[0] if found else (slice(0, mask.shape[0]), slice(0, mask.shape[1]))
 
@@ -93,15 +93,15 @@ def body_box(mask: np.ndarray) -> Box:
 def to_frame(
     array: np.ndarray, box: Box, size: int, *, fill: int, labels: bool, spacing_mm: tuple[float, float] = (1.0, 1.0)
 ) -> np.ndarray:
-    """Crop to the box, pad with `fill` to what is a square in mm, resize to (size, size).
+    """Crop to the box, pad with `fill` to a square in mm, and resize to (size, size).
 
     Args:
         array: (H, W) integers.
         box: the body's box.
-        size: side of the frame in pixels.
+        size: side of the result in pixels.
         fill: value of the padding.
-        labels: nearest neighbour, so that no new label value appears; else linear, with anti-aliasing when it
-            shrinks (Pillow widens the triangle filter by the scale).
+        labels: use nearest neighbour, so that no new label value appears; else linear, with anti-aliasing when
+            shrinking (Pillow widens the triangle filter by the scale).
         spacing_mm: distance between rows and between columns.
 
     Returns:
@@ -121,7 +121,7 @@ def to_frame(
 def standardise(
     image: np.ndarray, labels: np.ndarray, spacing_mm: tuple[float, float], frame: Frame
 ) -> tuple[np.ndarray, np.ndarray, Box, int, int]:
-    """Bring one slice and its labels into the common frame.
+    """Standardise one slice and its labels.
 
     Args:
         image: (H, W) int16 HU.
@@ -130,12 +130,12 @@ def standardise(
         frame: the frame, of side S.
 
     Returns:
-        (S, S) int16 HU with air outside the body; (S, S) uint8 labels; the body's box; the body's area, and how many
-        labelled pixels lie outside it, in native pixels.
+        (S, S) int16 HU with air outside the body; (S, S) uint8 labels; the body's box; the area of the body and the
+        number of labelled pixels outside it, in native pixels.
     """
     mask = body_mask(image, spacing_mm, frame)
     box = body_box(mask)
-    found = mask.any()  # else the whole image is kept
+    found = mask.any()  # otherwise the whole image is kept
     inside = np.where(mask, image, np.int16(AIR_HU)) if found else image
     return (
         to_frame(inside, box, frame.size, fill=AIR_HU, labels=False, spacing_mm=spacing_mm),

@@ -1,4 +1,4 @@
-"""Label budgets: which training and validation patients a run with p % of the labels may look at."""
+"""Label budgets: the training and validation patients that a run with p % of the labels may use."""
 
 import numpy as np
 import pandas as pd
@@ -9,21 +9,22 @@ from kidney_ssl.schema import LABELLED
 
 
 def budget_order(cases: pd.DataFrame, rows: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """Put the patients of each labelled split into the order in which budgets take them, each with all of its cases.
+    """Order the patients of each labelled split, each with all of its cases; a budget takes the first ones.
 
-    Within a stratum the patients are shuffled and spaced evenly over [0, 1), from an offset of the stratum's own; the
-    order is that of the places, so that the first n cases hold each stratum's share of n to within one case
-    (systematic sampling). A budget is a prefix: budgets of one seed are nested, and a new one moves none. The first
-    with both labels, else the first with any chosen slice, goes to the front, so that no budget is of one class or
-    empty if that can be helped.
+    Within a stratum, patients are shuffled and get evenly spaced positions in [0, 1) with a random offset for each
+    stratum. Sorted by position, the first n patients contain each stratum's share of n to within one (systematic
+    sampling). Budgets of one seed are therefore nested, and adding a budget changes no other. The first patient with
+    both labels, else the first with any chosen slice, moves to the front, so that no budget has only one class or is
+    empty if this can be avoided.
 
     Args:
-        cases: case, split and stratum of every case, and its patient if it is none.
+        cases: case, split and stratum of every case, and `patient` if patients have several cases.
         rows: case and label (0, 1) of the chosen slices.
-        seed: decides the order; all arms share it.
+        seed: seed of the order; the same for all arms.
 
     Returns:
-        case, split and rank (of its patient, from 0 in the split) of the train and validation cases, sorted by both.
+        case, split and rank (of the patient, from 0 in the split) of the train and validation cases, sorted by split
+        and rank.
     """
     patients = dict(zip(cases["case"], patient_column(cases), strict=True))
     labels = rows.groupby(rows["case"].map(patients))["label"].nunique()
@@ -36,7 +37,7 @@ def budget_order(cases: pd.DataFrame, rows: pd.DataFrame, seed: int) -> pd.DataF
             shuffled = generator.permutation(stratum["patient"].to_numpy(dtype=object))
             places |= dict(zip(shuffled, (np.arange(len(shuffled)) + generator.random()) / len(shuffled), strict=True))
         order = sorted(places, key=lambda patient: (places[patient], patient))
-        # `max` takes the first of equals.
+        # `max` takes the first on ties.
         first = max(order, key=lambda patient: labels.get(patient, 0), default=None)
         order = [one for one in order if one == first] + [one for one in order if one != first]
         ranks = {patient: rank for rank, patient in enumerate(order)}
@@ -47,11 +48,11 @@ def budget_order(cases: pd.DataFrame, rows: pd.DataFrame, seed: int) -> pd.DataF
 
 
 def in_budget(ranked: pd.DataFrame, percent: int) -> pd.DataFrame:
-    """Mark the cases that p % of the labels hold: of the first round(p n / 100) patients of each split, one at least.
+    """Mark the cases of a budget: those of the first round(p n / 100) patients of each split, at least one.
 
     Args:
         ranked: see `budget_order`.
-        percent: of the patients of each split, 1 to 100; validation shrinks with the budget.
+        percent: percentage p of the patients of each split, 1 to 100; validation shrinks with the budget.
 
     Returns:
         The table with a column `used`, 0 or 1.
@@ -61,13 +62,13 @@ def in_budget(ranked: pd.DataFrame, percent: int) -> pd.DataFrame:
 
 
 def budget_size(patients: int, percent: int) -> int:
-    """Count the patients that p % of a split's hold: round(p n / 100), one at least."""
-    # Half up, in whole numbers: Python's round takes halves to even.
+    """Number of patients in p % of a split: round(p n / 100), at least one."""
+    # Rounds half up, with integers; Python's `round` rounds half to even.
     return max(1, (2 * percent * patients + 100) // 200)
 
 
 def rows_of(frame: pd.DataFrame, ranked: pd.DataFrame, split: str) -> np.ndarray:
-    """Find the rows of a split's slices that a budget holds.
+    """Find the rows of a split's slices that are in a budget.
 
     Args:
         frame: rows of the split, with `case`.
@@ -78,7 +79,7 @@ def rows_of(frame: pd.DataFrame, ranked: pd.DataFrame, split: str) -> np.ndarray
         (n,) int64, ascending.
 
     Raises:
-        InputError: a slice's case is not among the split's cases, so the files are of different splits.
+        InputError: a slice's case is not among the split's cases, so the files belong to different splits.
     """
     of_split = ranked[ranked["split"] == split]
     strangers = sorted(set(frame["case"]) - set(of_split["case"]))

@@ -13,7 +13,7 @@ from kidney_ssl.errors import InputError, refuse_cases
 
 Result = TypeVar("Result")
 
-# Errors that every case would meet.
+# Errors that would occur in every case.
 OF_THE_MACHINE = (errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EROFS)
 ADVICE = "Mend the files, or name the cases in data.exclude"
 
@@ -32,9 +32,9 @@ def each_case(
         work: a picklable function of one case; it raises `InputError` for bad input.
         cases: the cases; the result does not depend on their order or on `workers`.
         workers: processes on this machine, each with one case in memory at a time.
-        scheduler: address of a Dask scheduler (needs `dask[distributed]`); its workers then do the cases and
-            must see the same files.
-        description: what the progress bar says.
+        scheduler: address of a Dask scheduler (needs `dask[distributed]`), whose workers then process the cases and
+            must have access to the same files.
+        description: text of the progress bar.
 
     Returns:
         case -> result, sorted by case.
@@ -44,7 +44,7 @@ def each_case(
     """
     results: dict[str, Result] = {}
     problems: dict[str, str] = {}
-    # No more than there is work for: loky starts as many as it is told.
+    # loky starts as many workers as requested, so not more than there are cases.
     with _backend(max(1, min(workers, len(cases))), scheduler), _told_of_killed_workers(description, workers):
         # Unordered, so that no finished result waits in memory behind a slow case.
         outcomes = Parallel(return_as="generator_unordered", batch_size=1)(
@@ -90,7 +90,7 @@ def _backend(workers: int, scheduler: str | None) -> Iterator[None]:
             yield
         return
     try:
-        from distributed import Client  # noqa: PLC0415 - optional, and only where a cluster is asked for
+        from distributed import Client  # noqa: PLC0415 - optional, only needed with a cluster
     except ImportError as error:
         raise InputError("compute.scheduler needs Dask: pip install 'dask[distributed]'") from error
     try:

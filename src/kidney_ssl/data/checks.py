@@ -1,7 +1,8 @@
-"""What a CT with labels must look like: every check of a volume, and what is made of its findings.
+"""Checks of a CT volume with its labels, and the handling of their findings.
 
-A finding is one line about a case. One that begins with the name of a check refuses the case, unless the study accepts
-that check (`data.accept`); every other is a note. Nothing odd stays unsaid, and nothing is refused without a way on.
+A finding is one line about a case. A finding that begins with the name of a check refuses the case, unless the study
+accepts that check (`data.accept`); every other finding is a note. Everything unusual is reported, and every refusal
+says what to do.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -11,7 +12,7 @@ import numpy as np
 
 from kidney_ssl.errors import InputError
 
-# Name of a check -> what to do about what it finds, unless the study accepts it.
+# Name of a check -> advice, unless the study accepts the finding.
 CHECKS = {
     "air": "store it in HU: rescale slope and intercept, no picture, no padding by 0",
     "soft_tissue": "store it in HU: rescale slope and intercept, once",
@@ -22,22 +23,22 @@ CHECKS = {
 }
 Findings = tuple[str, ...]
 
-# What CT shows -> HU from and to, and least share of voxels: a narrow field of view has some gas, legs some tissue.
+# Content of a CT -> range in HU, and minimum share of voxels: a small field of view has little gas, legs little tissue.
 SHOWN = {"air": (-1100, -700, 0.001), "soft_tissue": (-200, 200, 0.05)}
-USUAL_HU = (-1100, 3100)  # what scanners give; beyond it lie metal, padding and faults
-LIMITS_MM = ((0.05, 100.0), (0.05, 20.0), (0.05, 20.0))  # drawn volumes have few slices, more than 20 mm apart
+USUAL_HU = (-1100, 3100)  # range of scanners; values outside are metal, padding or errors
+LIMITS_MM = ((0.05, 100.0), (0.05, 20.0), (0.05, 20.0))  # synthetic volumes have few slices, more than 20 mm apart
 LARGEST_MM = (2500.0, 1000.0, 1000.0)  # a body's length, and more than the bore of any scanner
-SAME_MM = 0.01  # what two programs may round differently in an affine
-LARGEST_SHIFT = 0.5  # voxels between the two grids, anywhere in the volume
-SMALLEST_TILT = 1.0  # degrees that are said
+SAME_MM = 0.01  # rounding differences between programs in an affine
+LARGEST_SHIFT = 0.5  # maximum distance of the two grids in voxels, anywhere in the volume
+SMALLEST_TILT = 1.0  # degrees from which a tilt is reported
 LOST = 0.02  # share of labelled pixels outside the body from which a case is refused
 
 
 def judge(findings: Iterable[str], accept: Collection[str] = (), where: Path | str = "") -> Findings:
-    """Refuse a case for what a check of it found, or make notes.
+    """Refuse a case because of its findings, or return them as notes.
 
     Raises:
-        InputError: findings of checks that are not in `accept`, in one line that begins with `where`.
+        InputError: there are findings of checks that are not in `accept`; one line that begins with `where`.
     """
     notes, refused = [], {}
     for finding in findings:
@@ -57,7 +58,7 @@ def judge(findings: Iterable[str], accept: Collection[str] = (), where: Path | s
 def grid_findings(
     shape: tuple[int, int, int], spacing_mm: tuple[float, float, float], *, tilt: float, unit: str, taken: str | None
 ) -> Findings:
-    """Judge shape and spacing (slices, rows, columns), tilt in degrees, the header's unit, and an axis only guessed."""
+    """Check shape and spacing (slices, rows, columns), tilt in degrees, the header's unit, and a guessed axis."""
     found = []
     extent = [length * mm for length, mm in zip(shape, spacing_mm, strict=True)]
     if any(mm > most for mm, most in zip(extent, LARGEST_MM, strict=True)):
@@ -76,7 +77,7 @@ def grid_findings(
 
 
 def header_findings(affine: np.ndarray, qform: np.ndarray | None, pixdim_mm: np.ndarray) -> Findings:
-    """Note a header that contradicts the affine that was taken from it: another spacing, or other axes."""
+    """Note a header that contradicts its own affine: another spacing, or other axes."""
     spacing_mm = np.linalg.norm(affine[:3, :3], axis=0)
     if not np.allclose(pixdim_mm, spacing_mm, atol=SAME_MM):
         taken, other = (" x ".join(f"{mm:g}" for mm in one) for one in (spacing_mm, pixdim_mm))
@@ -88,13 +89,13 @@ def header_findings(affine: np.ndarray, qform: np.ndarray | None, pixdim_mm: np.
 
 
 def _axes(affine: np.ndarray) -> str:
-    """Axis codes of an affine as in nibabel, for one whose axes are near to the body's."""
+    """Axis codes as in nibabel, for an affine with axes close to the body's."""
     rows = np.abs(affine[:3, :3]).argmax(axis=0)
     return "".join(("LR", "PA", "IS")[row][int(affine[row, axis] > 0)] for axis, row in enumerate(rows))
 
 
 def pair_findings(imaging: np.ndarray, labels: np.ndarray, shape: tuple[int, int, int]) -> Findings:
-    """Hold the 4 x 4 affines of imaging and labels of one shape against each other, over the whole volume."""
+    """Compare the 4 x 4 affines of imaging and labels of the same shape, over the whole volume."""
     corners = np.array(np.meshgrid(*([0, length - 1] for length in shape), [1])).reshape(4, -1)
     voxels = float(np.abs(np.linalg.solve(imaging[:3, :3], ((labels - imaging) @ corners)[:3])).max())
     if voxels > LARGEST_SHIFT or np.abs(labels - imaging).max() > SAME_MM:
@@ -103,10 +104,10 @@ def pair_findings(imaging: np.ndarray, labels: np.ndarray, shape: tuple[int, int
 
 
 def hu_findings(array: np.ndarray) -> Findings:
-    """Judge whether values (slices, H, W) are HU: air and soft tissue where CT has them."""
+    """Check whether values (slices, H, W) are HU: enough voxels in the ranges of air and soft tissue."""
     found = []
     for check, (low, high, least) in SHOWN.items():
-        # By slice: a mask of the whole volume would be half as large as the volume.
+        # By slice, since a mask of the whole volume would need half of the volume's memory.
         share = sum(np.count_nonzero((plane >= low) & (plane <= high)) for plane in array) / array.size
         if share < least:
             seen = f"{100 * share:.2g} % are {check.replace('_', ' ')} ({low} to {high})"
@@ -115,21 +116,21 @@ def hu_findings(array: np.ndarray) -> Findings:
 
 
 def label_findings(lost: int, labelled: int) -> Findings:
-    """Judge how many labelled pixels of a case lie outside the body that was found in its slices."""
+    """Check how many labelled pixels of a case are outside the body found in its slices."""
     said = f"{lost} of {labelled} labelled pixels lie outside the body"
     return (f"labels: {said}" if lost > LOST * labelled else said,) if lost else ()
 
 
 def body_findings(bodiless: int, slices: int) -> Findings:
-    """Judge in how many slices of a case no body was found: they are kept whole, with table and all."""
+    """Check in how many slices of a case no body was found; such slices are kept whole, with the table."""
     said = f"no body found in {bodiless} of {slices} slices, which are kept whole"
     return (f"labels: {said}" if bodiless > slices / 2 else said,) if bodiless else ()
 
 
 def copy_findings(checksums: Mapping[str, str], patients: Mapping[str, str]) -> dict[str, Findings]:
-    """Find scans under several names, by sha256 of each case's imaging: first case of such a scan -> finding.
+    """Find duplicate scans by the sha256 of each case's imaging: first case of a duplicated scan -> finding.
 
-    Those of one patient stay in one split, and are only noted.
+    Duplicates of one patient are in the same split, so they are only noted.
     """
     same: dict[str, list[str]] = {}
     for case, checksum in sorted(checksums.items()):

@@ -1,8 +1,8 @@
-"""Files from a Hugging Face dataset and by plain HTTPS: resumed where they broke off, accepted by size and sha256.
+"""Downloads from a Hugging Face dataset or by plain HTTPS, resumed after interruption, checked by size and sha256.
 
-Client, token, rate limits and offline mode are huggingface_hub's. The bytes are written here: its `hf_hub_download`
-(2.4) starts anew after a kill, does not hash what came, and gives up at a reset connection. Files in Xet storage come
-through the hub's HTTPS bridge, whose answers can be continued; the library's Xet client cannot.
+huggingface_hub provides client, token, rate limits and offline mode. The bytes are written here, because its
+`hf_hub_download` (2.4) starts again after a kill, does not hash the result, and gives up at a reset connection. Files
+in Xet storage are fetched through the hub's HTTPS bridge, which supports resuming; the library's Xet client does not.
 """
 
 import threading
@@ -26,18 +26,18 @@ from kidney_ssl.data.registry import Known
 from kidney_ssl.errors import InputError, one_line
 from kidney_ssl.files import sha256
 
-# The library would name the installed packages in each request, and ask the hub for one list more to do so.
+# Otherwise the library sends a list of installed packages with each request, and needs one more request for it.
 constants.HF_HUB_DISABLE_TELEMETRY = True
 
-RETRIES = 4  # after an attempt that brought no byte
-FIRST_WAIT_S = 1.0  # before the first of them; each wait is twice the last
+RETRIES = 4  # retries after an attempt without a new byte
+FIRST_WAIT_S = 1.0  # wait before the first retry; doubled for each further one
 LONGEST_WAIT_S = 8.0
 REFUSALS = (401, 403)  # HTTP status
-PATHS = 100  # named in one request to the hub
+PATHS = 100  # paths in one request to the hub
 
 
 class OutageError(InputError):
-    """A fault that the next file would meet too: no network, a server that fails, a full disk."""
+    """A failure that would also affect the next file: no network, a failing server, a full disk."""
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,10 @@ class Dataset:
     revision: str
 
     def url(self, file: str) -> str:
-        """Address of one of its files.
+        """URL of one of its files.
 
         Raises:
-            InputError: `repository` is no name of a dataset.
+            InputError: `repository` is not a valid name of a dataset.
         """
         try:
             return hf_hub_url(
@@ -63,25 +63,25 @@ class Dataset:
 
 
 def hub_headers() -> dict[str, str]:
-    """Headers of a request to the hub: the token, when HF_TOKEN or a login gives one."""
+    """Headers of a request to the hub: the token, if HF_TOKEN or a login provides one."""
     return build_hf_headers(library_name="kidney-ssl")
 
 
 def _patience() -> dict[str, Any]:
-    """The library's arguments for trying again."""
+    """The library's arguments for retries."""
     return {"max_retries": RETRIES, "base_wait_time": FIRST_WAIT_S, "max_wait_time": LONGEST_WAIT_S}
 
 
 def ask_hub(dataset: Dataset, files: Sequence[str], *, timeout: float) -> dict[str, Known]:
-    """Ask for size and sha256 of a dataset's large files, many in one request.
+    """Query size and sha256 of a dataset's large files, many in one request.
 
     Args:
-        dataset: where they are.
-        files: their paths in it.
-        timeout: seconds without a byte.
+        dataset: the dataset.
+        files: paths in the dataset.
+        timeout: maximum seconds without a byte.
 
     Returns:
-        path -> what it must be; files that the dataset does not have are left out.
+        path -> size and sha256; files that the dataset does not have are left out.
 
     Raises:
         InputError: no network, offline mode, or the hub refuses.
@@ -95,7 +95,7 @@ def ask_hub(dataset: Dataset, files: Sequence[str], *, timeout: float) -> dict[s
             response = http_backoff("POST", url, data=wanted, headers=hub_headers(), timeout=timeout, **_patience())
             hf_raise_for_status(response)
             entries = [entry for entry in response.json() if entry["type"] == "file"]
-            found += [RepoFile(**entry) for entry in entries]  # type: ignore[no-untyped-call] # it has no types
+            found += [RepoFile(**entry) for entry in entries]  # type: ignore[no-untyped-call] # the library has no types here
         except (httpx2.HTTPError, httpx2.InvalidURL, OfflineModeIsEnabled) as error:
             raise _explained(url, error) from error
         except (ValueError, TypeError, LookupError) as error:
@@ -106,7 +106,7 @@ def ask_hub(dataset: Dataset, files: Sequence[str], *, timeout: float) -> dict[s
 
 
 def size_of(path: Path) -> int:
-    """Bytes of a file; 0 when there is none, or none any more."""
+    """Size of a file in bytes; 0 if it does not exist, or was just removed."""
     try:
         return path.stat().st_size
     except FileNotFoundError:
@@ -115,16 +115,16 @@ def size_of(path: Path) -> int:
 
 @dataclass(frozen=True)
 class Transfer:
-    """One file on its way; nobody else may write to `target`.
+    """Download of one file; no other process may write to `target`.
 
     Attributes:
-        url: its address.
-        target: where it is written; bytes that an earlier run left there are continued.
-        known: its size and sha256.
-        headers: of the request.
-        timeout: seconds without a byte.
-        advance: told how many bytes there are more, or fewer.
-        stop: when set, the transfer breaks off.
+        url: URL of the file.
+        target: path to write; bytes from an earlier run are kept and the download resumes after them.
+        known: expected size and sha256.
+        headers: headers of the request.
+        timeout: maximum seconds without a byte.
+        advance: called with the change in the number of bytes, which may be negative.
+        stop: if set, the transfer stops.
     """
 
     url: str
@@ -136,16 +136,16 @@ class Transfer:
     stop: threading.Event
 
     def run(self) -> None:
-        """Bring the file to its expected bytes.
+        """Download the file until it has its expected bytes.
 
-        A broken or stalled connection, a server's fault and a rate limit are waited out, as long as bytes still come.
+        Broken or stalled connections, server errors and rate limits are retried as long as attempts bring new bytes.
 
         Raises:
-            OutageError: the server cannot be reached, or fails, or stalls.
-            InputError: the file is not there, or the server gives another one.
-            OSError: it cannot be written.
+            OutageError: the server cannot be reached, fails or stalls.
+            InputError: the server does not have the file, or has another one.
+            OSError: the file cannot be written.
         """
-        # Twice, since it may be the earlier run's bytes that were damaged, or too many.
+        # Twice, since bytes of an earlier run may be damaged or too many.
         for _ in range(2):
             try:
                 self._fill()
@@ -158,7 +158,7 @@ class Transfer:
         raise InputError(f"wrong bytes (sha256) from {self.url}")
 
     def _fill(self) -> None:
-        """Go on until the file has its size, or nothing comes any more."""
+        """Request data until the file has its size or no more bytes arrive."""
         self.advance(size_of(self.target))
         vain = 0
         while (have := size_of(self.target)) < self.known.bytes:
@@ -174,9 +174,9 @@ class Transfer:
                 self.stop.wait(min(LONGEST_WAIT_S, FIRST_WAIT_S * 2**vain))
 
     def _receive(self, have: int) -> None:
-        """Make one request and append what comes to the bytes that are there."""
+        """Make one request and append the received bytes to the file."""
         asked = self.headers | {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
-        # The client is shared by all threads, and the library would close it before it tries again.
+        # No retries on exceptions: the library would close the client, which all threads share.
         patience = _patience() | {"retry_on_exceptions": ()}
         with http_stream_backoff("GET", self.url, headers=asked, timeout=self.timeout, **patience) as response:
             start = self._first_byte(response, have)
@@ -191,7 +191,7 @@ class Transfer:
                     self.advance(len(chunk))
 
     def _first_byte(self, response: httpx2.Response, have: int) -> int:
-        """Tell where an answer begins in the file; refuse one that is not the file's, before it replaces a byte."""
+        """Offset in the file at which a response begins; a response for another file is refused before any writing."""
         size, status = self.known.bytes, response.status_code
         kind, length = response.headers.get("Content-Type", ""), response.headers.get("Content-Length")
         if status == httpx2.codes.PARTIAL_CONTENT:
@@ -208,7 +208,7 @@ class Transfer:
 
 
 def _explained(url: str, error: Exception) -> InputError:
-    """One line for what the client raised."""
+    """An error line for an exception of the client."""
     if isinstance(error, OfflineModeIsEnabled):
         return OutageError(f"offline mode: unset HF_HUB_OFFLINE to reach {url}")
     if isinstance(error, HfHubHTTPError):
@@ -219,9 +219,9 @@ def _explained(url: str, error: Exception) -> InputError:
 
 
 def _bad_status(url: str, response: httpx2.Response) -> InputError:
-    """One line for an answer that is an error."""
+    """An error line for an HTTP error response."""
     status = response.status_code
-    # The request's header is looked at: a redirect to another server leaves the token behind.
+    # The header of the last request tells whether a token was sent: a redirect to another server drops it.
     if status in REFUSALS and "authorization" in response.request.headers:
         return OutageError(
             f"HTTP {status} from {url}: the token of HF_TOKEN or `hf auth login` is refused: it has expired, was "

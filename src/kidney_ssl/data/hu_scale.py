@@ -1,29 +1,29 @@
-"""Whether HU were multiplied, as by a rescale slope that is applied twice: `checks.hu_findings` cannot see it.
+"""Detects multiplied HU, as by a rescale slope that is applied twice, which `checks.hu_findings` cannot detect.
 
-Doubled HU still have voxels at -1000 (partial volumes, or air cut at -1024) and soft tissue below 200. They differ in
-where lung, air and fat lie. A volume without lung and without fat is not judged.
+Doubled HU still have voxels at -1000 (partial volumes, or air clipped at -1024) and soft tissue below 200. They differ
+in the HU of lung, air and fat. A volume without lung and without fat is not checked.
 """
 
 import numpy as np
 
 from kidney_ssl.data.checks import Findings
 
-BIN, LOWEST = 20, -32770  # HU of a bin of the histogram and of its lower end
+BIN, LOWEST = 20, -32770  # HU: width of the histogram's bins, and its lower end
 BINS = (32767 - LOWEST) // BIN + 1
-PLANES = 64  # looked at, evenly spaced
-DARKER, MOST_DARKER = -1210, 0.08  # HU; share below it in many values: in CT 0, resampled padding 0.05, doubled 0.1
-PADDING = 3  # bins of padding, which is one value, or two by two programs
-FAT = (-290, -50)  # HU from and to, where fat shows: at -120 to -80, doubled at -240 to -170
+PLANES = 64  # slices examined, evenly spaced
+DARKER, MOST_DARKER = -1210, 0.08  # HU, and limit of the share below it: CT 0, resampled padding 0.05, doubled HU 0.1
+PADDING = 3  # bins for padding, which is one value, or two if two programs padded
+FAT = (-290, -50)  # HU range that contains the peak of fat: at -120 to -80, or -240 to -170 if doubled
 LOWEST_FAT = -170
-PEAK = 1.5  # times the ends of that range: without fat it only rises towards soft tissue
+PEAK = 1.5  # minimum height of the peak relative to the range's ends; without fat the histogram only rises
 AIR, HALVED_AIR = (-1110, -710), (-610, -390)
-LEAST_AIR, MOST_HALVED = 0.001, 0.05  # shares; of CT 0.03 lies where halved air is, of halved CT 0.15
+LEAST_AIR, MOST_HALVED = 0.001, 0.05  # shares; in the range of halved air: 0.03 in CT, 0.15 in halved CT
 
 
 def scale_findings(array: np.ndarray) -> Findings:
-    """Judge whether int16 values (slices, H, W) are a multiple of HU: findings of the checks air and soft_tissue."""
+    """Check whether int16 values (slices, H, W) are a multiple of HU: findings of the checks air and soft_tissue."""
     planes = array[:: -(-len(array) // PLANES)]
-    # By slice, since int32 takes twice the memory.
+    # By slice, since int32 needs twice the memory.
     counts = np.zeros(BINS, np.int64)
     for plane in planes:
         counts += np.bincount((plane.ravel().astype(np.int32) - LOWEST) // BIN, minlength=BINS)

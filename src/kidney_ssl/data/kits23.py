@@ -23,7 +23,7 @@ https://creativecommons.org/licenses/by-nc-sa/4.0/
 
 Changed here: the files were renamed into one folder a case; their contents are unchanged.
 """
-OUTAGES = 10  # cases in a row; after that the rest is not tried
+OUTAGES = 10  # failures in a row after which the remaining cases are not tried
 CONTINUE = "`dvc repro download` continues"
 
 
@@ -43,27 +43,27 @@ def download(
 ) -> list[Row]:
     """Fetch the volumes that the store lacks: <store>/case_XXXXX/{imaging,segmentation}.nii.gz.
 
-    A file is there when size and sha256 are the published ones, its gzip reads to the end and the grids of the pair
-    agree. Every other one is fetched beside and moved into place. A run that was cut off is continued.
+    A file is complete if size and sha256 are the published ones, its gzip can be read to the end and the grids of the
+    pair agree. Every other file is downloaded next to its place and moved there. An interrupted run is resumed.
 
     Args:
         store: folder of the volumes; several runs may share it at the same time.
         cases: see `manifest.choose_cases`.
-        exclude: as above.
-        imaging_endpoint: the hub; None for HF_ENDPOINT or the hub's own.
-        imaging_repository: dataset on it.
+        exclude: see `manifest.choose_cases`.
+        imaging_endpoint: the hub; None for HF_ENDPOINT or the hub's default.
+        imaging_repository: dataset on the hub.
         imaging_revision: its commit.
         labels_endpoint: server of GitHub's raw files.
         labels_repository: repository on GitHub.
         labels_revision: its commit, the one of `registry.label_files`.
-        connections: files at a time.
+        connections: number of simultaneous downloads.
         timeout: seconds without a byte after which a connection counts as stalled.
 
     Returns:
-        One row a volume, sorted by case and file.
+        One row per volume, sorted by case and file.
 
     Raises:
-        InputError: the disk is too small, or cases are incomplete; one line with all of them, and how to go on.
+        InputError: the disk is too small, or cases are incomplete; one line with all of them and what to do.
     """
     names = choose_cases(list(label_files()), cases, exclude)
     licence = store / "LICENSE.txt"
@@ -80,7 +80,7 @@ def download(
     paths = {case: f"images/{case}.nii.gz" for case in names}
     urls = {case: (dataset.url(paths[case]), f"{labels}/{case}/segmentation.nii.gz") for case in names}
     sources = (f"{imaging_repository}@{imaging_revision}", f"{labels_repository}@{labels_revision}")
-    # A note of the same commit spares the question: a rerun needs no network.
+    # With notes of the same commit, no query is necessary, so a rerun needs no network.
     imaging = {case: noted(store / case, "imaging.nii.gz", sources[0]) for case in names}
     unknown = [case for case in names if imaging[case] is None]
     try:
@@ -106,7 +106,7 @@ def download(
 
 
 def _all_cases(store: Path, files: dict[str, list[Published]], *, connections: int, timeout: float) -> list[Row]:
-    """Work on the cases in threads; list all that fail together."""
+    """Process the cases in threads, and report all failures together."""
     rows: list[Row] = []
     problems: dict[str, str] = {}
     outages = 0
@@ -128,7 +128,7 @@ def _all_cases(store: Path, files: dict[str, list[Published]], *, connections: i
 
         def work(case: str) -> list[Row]:
             if stop.is_set():
-                raise OutageError  # without a word: not tried
+                raise OutageError  # without a message: the case was not tried
             return complete_case(store / case, files[case], fetch=bring, advance=advance, cancelled=stop.is_set)
 
         tasks = {pool.submit(work, case): case for case in files}
@@ -143,7 +143,7 @@ def _all_cases(store: Path, files: dict[str, list[Published]], *, connections: i
                 if outages >= OUTAGES:
                     stop.set()
         finally:
-            stop.set()  # when interrupted
+            stop.set()  # also when interrupted
     if problems:
         listed = "; ".join(f"{case}: {problem}" for case, problem in sorted(problems.items()) if problem)
         untried = sum(not problem for problem in problems.values())

@@ -1,7 +1,7 @@
-"""One case of KiTS23 in the store: two files in place, both proven, or fetched again.
+"""One case of KiTS23 in the store: both files verified, or fetched again.
 
-<store>/case_XXXXX/ holds imaging.nii.gz, segmentation.nii.gz, a note of what was read to its end, the lock of whoever
-works on the case, and, while a file grows, its part.
+<store>/case_XXXXX/ contains imaging.nii.gz, segmentation.nii.gz, a note of verified files, the lock of the process that
+works on the case, and, during a download, the partial file.
 """
 
 import errno
@@ -23,20 +23,20 @@ from kidney_ssl.errors import InputError
 from kidney_ssl.files import sha256
 from kidney_ssl.jsonfile import write_json
 
-NOTE = "verified.json"  # file -> size, sha256 and source, once its gzip was read to the end
+NOTE = "verified.json"  # file -> size, sha256 and source, written after its gzip was read to the end
 INFLATED_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
 class Published:
-    """A volume as its publisher has it.
+    """A published volume.
 
     Attributes:
-        name: in the case's folder.
-        url: its address.
-        source: repository@commit; a note of another one does not count.
-        known: size and sha256; None when the repository lacks the file.
-        on_hub: on the Hugging Face hub, else on a plain server.
+        name: file name in the case's folder.
+        url: URL of the file.
+        source: repository@commit; notes of another source are ignored.
+        known: size and sha256; None if the repository lacks the file.
+        on_hub: whether it is on the Hugging Face hub, else on a plain server.
     """
 
     name: str
@@ -53,24 +53,24 @@ Advance = Callable[[int], object]
 def complete_case(
     folder: Path, files: list[Published], *, fetch: Fetch, advance: Advance, cancelled: Callable[[], bool]
 ) -> list[Row]:
-    """Have a case's files in place: size and sha256 as published, the gzip read to its end, one grid.
+    """Complete a case's files: size and sha256 as published, gzip readable to the end, both on one grid.
 
     Args:
-        folder: the case's.
+        folder: the case's folder.
         files: imaging and segmentation.
-        fetch: brings a path to a file's published bytes, going on from those that are there.
-        advance: told the bytes of files that are there already.
-        cancelled: asked while another run works on the case.
+        fetch: downloads a file's published bytes to a path, resuming after the bytes already there.
+        advance: called with the number of bytes of files that are complete already.
+        cancelled: polled while another run works on the case.
 
     Returns:
-        One row a file.
+        One row per file.
 
     Raises:
-        InputError: a file cannot be had, read or written, or is no volume.
+        InputError: a file cannot be fetched, read or written, or is not a volume.
     """
     known = {file.name: file.known for file in files if file.known is not None}
     try:
-        # Without the lock first: a whole store may be read-only.
+        # First without the lock, since a complete store may be read-only.
         if all(
             file.known is not None
             and noted(folder, file.name, file.source) == file.known
@@ -91,14 +91,14 @@ def complete_case(
 
 
 def missing_bytes(folder: Path, file: Published) -> int:
-    """Tell how much of a file is to be fetched, by sizes alone."""
+    """Number of bytes of a file still to be fetched, judged only by sizes."""
     if file.known is None or size_of(folder / file.name) == file.known.bytes:
         return 0
     return file.known.bytes - size_of(_part(folder, file))
 
 
 def noted(folder: Path, name: str, source: str) -> Known | None:
-    """Read what a file was when it was read to its end; worth something only while its sha256 is still that."""
+    """Read a file's noted size and sha256; the note is valid only while the file still has this sha256."""
     try:
         entry = _notes(folder)[name]
         return Known(entry["bytes"], entry["sha256"]) if entry["source"] == source else None
@@ -107,7 +107,7 @@ def noted(folder: Path, name: str, source: str) -> Known | None:
 
 
 def _complete(folder: Path, files: list[Published], fetch: Fetch, advance: Advance) -> None:
-    """Do the work, with the lock held."""
+    """Complete the files while holding the lock."""
     if any((folder / mark).exists() for mark in (PHANTOMS_NOTE, UNFINISHED)):
         raise InputError(f"{folder} holds the phantom's volumes: set data.raw_dir to another folder")
     for left in set(folder.glob(".*.part")) - {_part(folder, file) for file in files}:
@@ -124,7 +124,7 @@ def _complete(folder: Path, files: list[Published], fetch: Fetch, advance: Advan
 
 
 def _bring(folder: Path, file: Published, fetch: Fetch, advance: Advance) -> None:
-    """Have one file in place and noted."""
+    """Complete one file and note it."""
     known = file.known
     if known is None:
         raise InputError(f"not in {file.source}: {file.url}")
@@ -138,7 +138,7 @@ def _bring(folder: Path, file: Published, fetch: Fetch, advance: Advance) -> Non
     else:
         fetch(file, part)
     try:
-        with igzip.open(path if there else part, "rb") as stream:  # at the end its checksum is checked
+        with igzip.open(path if there else part, "rb") as stream:  # reading to the end verifies the gzip's checksum
             while stream.read(INFLATED_CHUNK):
                 pass
     except (EOFError, igzip.BadGzipFile, igzip.isal_zlib.IsalError) as error:
@@ -150,7 +150,7 @@ def _bring(folder: Path, file: Published, fetch: Fetch, advance: Advance) -> Non
 
 
 def _part(folder: Path, file: Published) -> Path:
-    """Where a file grows; the name tells what it shall be, so another revision's bytes are never continued."""
+    """Path of the partial file; its name depends on the expected content, so another revision is never resumed."""
     return folder / f".{file.name}.{file.known.sha256[:16] if file.known else 'unknown'}.part"
 
 

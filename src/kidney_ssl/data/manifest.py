@@ -1,4 +1,4 @@
-"""The manifest: which volumes a study reads, with size and sha256; the store itself is outside DVC."""
+"""The manifest: the volumes that a study reads, with size and sha256; the store itself is outside DVC."""
 
 import csv
 import re
@@ -44,7 +44,7 @@ def choose_cases(
         Names, sorted.
 
     Raises:
-        InputError: a case that is named one by one does not exist, or none is left.
+        InputError: an individually named case does not exist, or no case is left.
     """
     known = set(available)
     numbers = {case: int(digits[1]) for case in known if (digits := re.fullmatch(r"[a-z]+_(\d+)", case))}
@@ -65,7 +65,7 @@ def choose_cases(
 
 
 def _named(number: int, numbers: Mapping[str, int]) -> str:
-    """The case of a number: as KiTS writes it, or else the only one that has it."""
+    """The case with a number: named as in KiTS, or else the only case with this number."""
     usual = numbered_case(number)
     having = [case for case, one in numbers.items() if one == number]
     return having[0] if usual not in numbers and len(having) == 1 else usual
@@ -74,13 +74,13 @@ def _named(number: int, numbers: Mapping[str, int]) -> str:
 def find_cases(root: Path) -> dict[str, dict[str, Path]]:
     """Find the volumes of a folder in KiTS layout: <root>/case_*/{imaging,segmentation}.nii.gz (or .nii).
 
-    Warns, in one line, of folders that look like cases and are left out: another name, or no volume in them.
+    Warns, in one line, of folders that look like cases but are left out because of their name or lack of volumes.
 
     Returns:
-        case -> kind -> path; a path may be a link to what is not there, and a case that cannot be read has none.
+        case -> kind -> path; a path may be a dangling link, and a case that cannot be read has no paths.
 
     Raises:
-        InputError: the folder does not exist, cannot be read or holds no such volume, or a volume is there both as .nii
+        InputError: the folder does not exist, cannot be read or has no such volume, or a volume exists both as .nii
             and .nii.gz.
     """
     found: dict[str, dict[str, Path]] = {}
@@ -92,7 +92,7 @@ def find_cases(root: Path) -> dict[str, dict[str, Path]]:
         except OSError:
             there, readable = {}, False
         if is_case_folder(name) and (there or not readable):
-            found[name] = there  # of a folder that cannot be read `_scan_case` says why
+            found[name] = there  # `_scan_case` reports why a folder cannot be read
         elif is_case_folder(name):
             left_out[name] = "no imaging.nii.gz or segmentation.nii.gz in it"
         elif name.lower().startswith("case") or len(there) == len(KINDS):
@@ -106,7 +106,7 @@ def find_cases(root: Path) -> dict[str, dict[str, Path]]:
 
 
 def _folders(root: Path) -> list[Path]:
-    """The folders in a folder, and links to what is not there."""
+    """The folders in a folder, and dangling links."""
     expected = "expected case_XXXXX/{imaging,segmentation}.nii.gz in it"
     try:
         return sorted(path for path in root.iterdir() if path.is_dir() or (path.is_symlink() and not path.exists()))
@@ -117,7 +117,7 @@ def _folders(root: Path) -> list[Path]:
 
 
 def _volumes(folder: Path) -> dict[str, Path]:
-    """Kind -> path of the volumes in a case's folder, links to what is not there among them."""
+    """Kind -> path of the volumes in a case's folder, including dangling links."""
     names = {path.name for path in folder.iterdir() if path.is_file() or path.is_symlink()}
     found: dict[str, Path] = {}
     for kind in KINDS:
@@ -143,14 +143,14 @@ def scan(
         root: the folder.
         wanted: see `choose_cases`.
         exclude: see `choose_cases`.
-        workers: cases hashed at a time.
-        find: finds case -> kind -> path in the folder; of KiTS layout by default.
+        workers: number of cases hashed at a time.
+        find: function that finds case -> kind -> path in the folder; by default for KiTS layout.
 
     Returns:
-        One row a volume, sorted by case and file.
+        One row per volume, sorted by case and file.
 
     Raises:
-        InputError: no case, or cases without labels; all of them in one line.
+        InputError: there is no case, or cases have no labels; all of them in one line.
     """
     found = find(root)
     names = choose_cases(list(found), wanted, exclude)
@@ -161,7 +161,7 @@ def scan(
 def _scan_case(case: str, *, found: dict[str, dict[str, Path]], root: Path) -> list[Row]:
     if "segmentation" not in found[case]:
         refuse_dangling(root / case)
-        next((root / case).iterdir(), None)  # an OSError where it cannot be read
+        next((root / case).iterdir(), None)  # raises an OSError if the folder cannot be read
         raise InputError("segmentation.nii.gz is missing")
     rows = []
     for _, path in sorted(found[case].items()):
@@ -180,12 +180,12 @@ def by_case(path: Path) -> dict[str, dict[str, Row]]:
     """Read a manifest: case -> kind -> row.
 
     Raises:
-        InputError: it is missing or damaged, a path in it leaves the store, or a case has two files of one kind.
+        InputError: it is missing or damaged, a path is outside the store, or a case has two files of one kind.
     """
     try:
         with path.open(encoding="utf-8", newline="") as stream:
             lines = list(csv.reader(stream))
-        lines.remove(COLUMNS)  # a ValueError where they are not
+        lines.remove(COLUMNS)  # raises a ValueError if they are missing
         rows = [Row(case, file, int(size), digest) for case, file, size, digest in lines]
     except (OSError, ValueError, csv.Error) as error:
         raise InputError(f"{path}: cannot be read ({error}); run `dvc repro download`") from error
@@ -204,7 +204,7 @@ def by_case(path: Path) -> dict[str, dict[str, Row]]:
 
 
 def _kind(file: PurePosixPath) -> str:
-    """Imaging or segmentation: by the name of the file, or by its folder in a task of the Decathlon."""
+    """Imaging or segmentation: from the file's name, or from its folder in a Decathlon task."""
     of_folder = {folder: kind for kind, folder in FOLDERS.items()}
     return of_folder.get(file.parent.as_posix(), file.name.partition(".")[0])
 
@@ -213,7 +213,7 @@ def verified(store: Path, row: Row) -> Path:
     """Find a volume and check it against the manifest.
 
     Raises:
-        InputError: it is missing, or its size or sha256 is another.
+        InputError: it is missing, or its size or sha256 differs.
     """
     path = store / row.file
     refuse_dangling(path)
@@ -228,7 +228,7 @@ def verified(store: Path, row: Row) -> Path:
 
 
 def describe(rows: Sequence[Row]) -> str:
-    """Say what a manifest holds, and for how many cases the imaging is missing."""
+    """Describe a manifest in words, and for how many cases the imaging is missing."""
     cases = {row.case for row in rows}
     missing = len(cases - {row.case for row in rows if _kind(PurePosixPath(row.file)) == "imaging"})
     text = f"{len(cases)} cases, {len(rows)} volumes, {sum(row.bytes for row in rows) / 1e6:.1f} MB"

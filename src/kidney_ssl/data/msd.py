@@ -11,7 +11,7 @@ from kidney_ssl.errors import InputError, one_line
 
 LIST = "dataset.json"
 FOLDERS = {"imaging": "imagesTr", "segmentation": "labelsTr"}
-TUMOR = re.compile(r"tumou?r|cancer|lesion", re.IGNORECASE)  # in the name of a label
+TUMOR = re.compile(r"tumou?r|cancer|lesion", re.IGNORECASE)  # matches the name of a label
 ADVICE = "correct data.classes.labels"
 
 
@@ -23,7 +23,7 @@ class Pair(BaseModel):
 
 
 class Task(BaseModel):
-    """What is read of a dataset.json."""
+    """The keys of a dataset.json that are read."""
 
     modality: dict[str, str]
     labels: dict[int, str]
@@ -35,14 +35,14 @@ def find_msd_cases(root: Path, labels: Mapping[int, str]) -> dict[str, dict[str,
 
     Args:
         root: folder of the task.
-        labels: what the study says its label values are, `data.classes.labels`.
+        labels: meaning of the label values in the study, `data.classes.labels`.
 
     Returns:
-        case -> kind -> path; whether the files are there is looked at by `manifest.scan`.
+        case -> kind -> path; `manifest.scan` checks whether the files exist.
 
     Raises:
-        InputError: dataset.json is missing or no list of a task, the task is no CT, its labels are others, or an entry
-            is no path of a case inside imagesTr and labelsTr; one line.
+        InputError: dataset.json is missing or invalid, the task is not CT, its labels differ from the study's, or an
+            entry is not a path of a case in imagesTr and labelsTr; one line.
     """
     path = root / LIST
     try:
@@ -71,7 +71,7 @@ def find_msd_cases(root: Path, labels: Mapping[int, str]) -> dict[str, dict[str,
 
 
 def _check_labels(path: Path, listed: Mapping[int, str], given: Mapping[int, str]) -> None:
-    """Hold what the study says of label values against what the task calls them."""
+    """Compare the study's meaning of label values with the task's names of them."""
     named = {value: one_line(name) for value, name in listed.items() if value != 0}
     if set(named) != set(given):
         told = ", ".join(f"{value} ({name})" for value, name in sorted(named.items()))
@@ -85,7 +85,7 @@ def _check_labels(path: Path, listed: Mapping[int, str], given: Mapping[int, str
 
 
 def _case(path: Path, entry: str, folder: str) -> str:
-    """The case that an entry of the list is of."""
+    """The case of an entry of the list."""
     inside = re.fullmatch(rf"(?:\./)?{folder}/([^/\\]+?)\.nii(?:\.gz)?", entry)
     if not inside or not is_case(inside[1]):
         expected = f"{folder}/<case>.nii.gz with a name such as liver_12"

@@ -11,7 +11,7 @@ from kidney_ssl.data.arrays import ArrayWriter, load_rows, read_pieces, read_sha
 from kidney_ssl.errors import InputError
 from kidney_ssl.schema import SPLITS
 
-PERCENTILES = (0.5, 99.5)  # nnU-Net's, as the thesis has them
+PERCENTILES = (0.5, 99.5)  # as in nnU-Net and the thesis
 
 
 def tumor_statistics(histogram: pd.DataFrame) -> dict[str, float | int]:
@@ -21,10 +21,10 @@ def tumor_statistics(histogram: pd.DataFrame) -> dict[str, float | int]:
         histogram: rows (case, hu, count) of the native tumor pixels of the selected training slices.
 
     Returns:
-        p0_5, p99_5, mean, std in HU (population standard deviation, linear percentiles) and n, the pixels.
+        p0_5, p99_5, mean, std in HU (population standard deviation, linear percentiles) and n, the number of pixels.
 
     Raises:
-        InputError: no tumor pixel, or all of one value, so that there is no window.
+        InputError: there is no tumor pixel, or all have the same value, so that there is no window.
     """
     counts = histogram.groupby("hu")["count"].sum().sort_index()
     values, weights = counts.index.to_numpy(np.float64), counts.to_numpy(np.int64)
@@ -40,7 +40,7 @@ def tumor_statistics(histogram: pd.DataFrame) -> dict[str, float | int]:
 
 
 def _percentile(values: np.ndarray, counts: np.ndarray, percent: float) -> float:
-    """Interpolate linearly between order statistics, as numpy does, of values that occur `counts` times."""
+    """Percentile of values that occur `counts` times, interpolated linearly between order statistics as in numpy."""
     rank = percent / 100 * (int(counts.sum()) - 1)
     below, above = values[np.searchsorted(counts.cumsum(), [np.floor(rank), np.ceil(rank)], side="right")]
     return float(below + (above - below) * (rank - np.floor(rank)))
@@ -55,8 +55,8 @@ def normalise(images: np.ndarray, window: tuple[float, float], mode: str) -> np.
     Args:
         images: (N, S, S) int16 HU.
         window: low and high in HU.
-        mode: "window" scales by the window's bounds; "image" by each clipped image's own minimum and maximum (an
-            image of one value becomes 0).
+        mode: "window" scales by the window's bounds; "image" by each clipped image's own minimum and maximum (a
+            constant image becomes 0).
 
     Returns:
         (N, S, S) float16 in [0, 1].
@@ -76,7 +76,7 @@ def find_window(
     """Choose the window in HU, and describe it for metrics/normalization.json.
 
     Args:
-        histogram: see `tumor_statistics`; not looked at when there is a fixed window.
+        histogram: see `tumor_statistics`; not used if there is a fixed window.
         fixed: a window set by hand, or None for the percentiles of the training tumor pixels.
     """
     if fixed is not None:
@@ -94,20 +94,20 @@ def normalise_store(
     fixed: tuple[float, float] | None,
     mode: str,
 ) -> dict[str, Any]:
-    """Normalise every split and what lies beside them, a batch of slices in memory at a time.
+    """Normalise every split and other sets of slices, with one batch of slices in memory at a time.
 
     Args:
         slices: folder of the int16 arrays.
         normalized: folder for `<split>_images.npy`, (N, S, S) float16 in [0, 1].
-        others: name -> folder of `<name>_images.npy` and folder for it: slices to pretrain on, natural test set.
+        others: name -> folder with `<name>_images.npy` and output folder: slices to pretrain on, natural test set.
         fixed: see `find_window`.
         mode: see `normalise`.
 
     Returns:
-        Figures of the window.
+        Description of the window, see `find_window`.
 
     Raises:
-        InputError: the tumor pixels are of a case that is not in training, or span no window.
+        InputError: tumor pixels belong to a case that is not in training, or span no window.
     """
     histogram = load_rows(slices / "tumor_hu.csv")
     strangers = sorted(set(histogram["case"]) - set(load_rows(slices / "train.csv")["case"]))

@@ -1,4 +1,4 @@
-"""Results of single cases, kept until all of them are there: a killed stage goes on with the cases that are missing."""
+"""Results of single cases, kept until all are complete, so that a killed stage resumes with the missing cases."""
 
 import hashlib
 import json
@@ -13,14 +13,14 @@ from kidney_ssl.files import replacing
 
 
 def kept_part(folder: Path, case: str, identity: Any, make: Callable[[], dict[str, Any]]) -> Path:
-    """Make a case's result, unless it is kept already.
+    """Make a case's result, unless it exists already.
 
     Args:
-        folder: of the stage's parts; the stage deletes it when it is done.
+        folder: folder of the stage's parts; the stage deletes it at the end.
         case: the case's name.
-        identity: all that decides the result, as JSON holds it: checksums of the volumes, parameters, slices. The
-            code that reads and cuts volumes counts too.
-        make: the result's arrays by name.
+        identity: everything that determines the result, as JSON: checksums of the volumes, parameters, slices. The
+            version of the code that reads and cuts volumes is added to it.
+        make: computes the result: name -> array.
 
     Returns:
         <folder>/<case>-<16 hexadecimal digits>.npz.
@@ -30,6 +30,6 @@ def kept_part(folder: Path, case: str, identity: Any, make: Callable[[], dict[st
     path = folder / f"{case}-{key}.npz"
     if not path.exists():
         arrays = make()
-        with replacing(path) as beside:  # a worker whose stage was killed may still write the same case
+        with replacing(path) as beside:  # a worker of a killed stage may still be writing the same case
             np.savez(beside, **arrays)
     return path

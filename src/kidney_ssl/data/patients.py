@@ -1,4 +1,4 @@
-"""Which patient each case is of: parts, folds, budgets and resamples are made of patients."""
+"""The patient of each case: splits, folds, budgets and resamples are made of patients."""
 
 import csv
 import re
@@ -18,11 +18,11 @@ def patients_of(cases: Sequence[str], given: Path | str | None) -> dict[str, str
 
     Args:
         cases: names.
-        given: a CSV of COLUMNS; a regular expression whose first group, found in a case's name, is the patient; or
-            None, where each case is a patient.
+        given: a CSV with COLUMNS; a regular expression whose first group, found in a case's name, is the patient; or
+            None if each case is a patient.
 
     Raises:
-        InputError: the file cannot be read or is in another form, or a case has no patient.
+        InputError: the file cannot be read or is malformed, or a case has no patient.
     """
     if given is None:
         return {case: case for case in cases}
@@ -34,7 +34,7 @@ def patients_of(cases: Sequence[str], given: Path | str | None) -> dict[str, str
 
 
 def _read(path: Path) -> dict[str, str]:
-    """Read a table of patients; cases that the study does not take may be in it."""
+    """Read a table of patients; it may have cases that the study does not use."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             rows = [[field.strip() for field in row] for row in csv.reader(stream) if any(row)]
@@ -50,5 +50,5 @@ def _read(path: Path) -> dict[str, str]:
 
 
 def patient_column(rows: pd.DataFrame) -> pd.Series:
-    """The patient of each row; in a study without patients each case is one."""
+    """The patient of each row; without patients, each case is a patient."""
     return rows["patient" if "patient" in rows else "case"]

@@ -1,4 +1,4 @@
-"""The store of the phantom's volumes: made once, kept while parameters and generator stay the same."""
+"""The store of the phantom's volumes: made once and kept while parameters and generator code do not change."""
 
 import json
 from functools import partial
@@ -12,22 +12,22 @@ from kidney_ssl.data.phantom import write_case
 from kidney_ssl.errors import InputError
 from kidney_ssl.files import sha256
 
-NOTE = "phantom.json"  # beside a phantom's volumes: what they were made from, and their sha256
-UNFINISHED = "phantom.tmp"  # marks a case in the making
+NOTE = "phantom.json"  # next to a phantom's volumes: their recipe and sha256
+UNFINISHED = "phantom.tmp"  # marks an unfinished case
 
 
 def fill_phantom_store(store: Path, names: list[str], **options: Any) -> None:
-    """Make the phantom's cases that the store lacks.
+    """Make the phantom cases that are missing in the store.
 
-    A case is kept when its recipe (parameters and the generator's code) and the sha256 of both volumes agree.
+    A case is kept if its recipe (parameters and generator code) and the sha256 of both volumes agree.
 
     Args:
         store: folder of the volumes.
-        names: the cases to have, case_00000 onwards.
-        options: `workers`, cases at a time; the others are those of `phantom.plan_case`.
+        names: the required cases, case_00000 onwards.
+        options: `workers`, number of cases at a time; the others are those of `phantom.plan_case`.
 
     Raises:
-        InputError: a case folder holds volumes that this source did not make; they are left alone.
+        InputError: a case folder has volumes that were not made here; they are not touched.
     """
     workers = options.pop("workers")
     recipe = {"generator": code_version("kidney_ssl.data.phantom"), **options}
@@ -49,9 +49,9 @@ def _phantom_case(case: str, *, store: Path, recipe: dict[str, Any], options: di
             raise InputError(f"{folder} holds volumes that are not the phantom's: set data.raw_dir to another folder")
     folder.mkdir(parents=True, exist_ok=True)
     unfinished.touch()
-    # From here to the new note nothing vouches for the volumes.
+    # Until the new note is written, the volumes are unverified.
     note.unlink(missing_ok=True)
-    for left in folder.glob(".*.nii.gz"):  # what a killed process was writing, see kidney_ssl.files
+    for left in folder.glob(".*.nii.gz"):  # temporary files of a killed process, see kidney_ssl.files
         left.unlink()
     write_case(folder, int(case.removeprefix("case_")), **options)
     unfinished.write_text(json.dumps({"recipe": recipe, "sha256": [sha256(path) for path in volumes]}, sort_keys=True))
@@ -59,7 +59,7 @@ def _phantom_case(case: str, *, store: Path, recipe: dict[str, Any], options: di
 
 
 def _vouched(note: Path, recipe: dict[str, Any], volumes: list[Path]) -> bool:
-    """Tell whether a note is whole and speaks of this recipe and of these very volumes."""
+    """Whether a note is valid and matches this recipe and these volumes."""
     try:
         kept = json.loads(note.read_text())
     except ValueError:

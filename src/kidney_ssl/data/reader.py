@@ -23,8 +23,8 @@ class Reader:
     Attributes:
         store: folder of the volumes.
         files: case -> kind ("imaging", "segmentation") -> row of the manifest.
-        accept: checks that refuse nothing, see `checks.judge`.
-        patients: case -> patient; the case itself where it is not in it.
+        accept: names of checks whose findings do not refuse a case, see `checks.judge`.
+        patients: case -> patient; a case that is missing here is its own patient.
         labels: value in the label files -> organ, tumor, cyst or none.
     """
 
@@ -32,18 +32,18 @@ class Reader:
     files: dict[str, dict[str, manifest.Row]]
     accept: Collection[str] = ()
     patients: Mapping[str, str] = field(default_factory=dict)
-    labels: Mapping[int, str] = field(default_factory=lambda: dict(KITS_LABELS))  # a plain one: it is pickled
+    labels: Mapping[int, str] = field(default_factory=lambda: dict(KITS_LABELS))  # a plain dict, since it is pickled
 
     @cached_property
     def copies(self) -> dict[str, Findings]:
-        """What `checks.copy_findings` says of the cases with imaging."""
+        """Findings of `checks.copy_findings` for the cases with imaging."""
         checksums = {case: kinds["imaging"].sha256 for case, kinds in self.files.items() if "imaging" in kinds}
         return copy_findings(checksums, {case: self.patients.get(case, case) for case in checksums})
 
     def areas(self, case: str, parts: Path) -> tuple[np.ndarray, tuple[float, float, float]]:
         """Count the pixels of each mask value: (slices, 4) int64, and the spacing in mm (slices, rows, columns).
 
-        The counts are kept in `parts` as long as the volume is that of the manifest.
+        The counts are cached in `parts` and reused while the manifest's volume is the same.
         """
         volume = self._verified(case, "segmentation")
 
@@ -58,7 +58,7 @@ class Reader:
             return part["areas"], (slices_mm, row_mm, column_mm)
 
     def volumes(self, case: str) -> tuple[np.ndarray, np.ndarray, tuple[float, float], Findings]:
-        """Read imaging (int16 HU) and labels (uint8), both (slices, H, W), in-plane spacing in mm, and what is odd."""
+        """Read imaging (int16 HU) and labels (uint8), both (slices, H, W), in-plane spacing in mm, and findings."""
         imaging, segmentation = (self._verified(case, kind) for kind in manifest.KINDS)
         findings = (*self.copies.get(case, ()), *compare_grids(imaging, segmentation))
         judge(findings, self.accept, f"{imaging} and {segmentation.name}")
@@ -72,12 +72,12 @@ class Reader:
         return volume.array, labels.array, (row_mm, column_mm), findings
 
     def fingerprint(self, case: str) -> str:
-        """Identify the volumes of a case, and what its labels mean, by checksums and values."""
+        """Identify the volumes of a case and the meaning of its labels, by checksums and values."""
         checksums = (self.files[case][kind].sha256 for kind in sorted(self.files[case]))
         return " ".join([*checksums, str(sorted(self.labels.items()))])
 
     def without(self, kind: str, cases: list[str]) -> list[str]:
-        """List the cases that the manifest has no such file for."""
+        """List the cases without a file of this kind in the manifest."""
         return [case for case in cases if kind not in self.files.get(case, {})]
 
     def _verified(self, case: str, kind: str) -> Path:

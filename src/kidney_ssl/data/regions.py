@@ -1,4 +1,4 @@
-"""The rectangles around the organ in the standardised frame: two of a pair, one of a single organ."""
+"""The rectangles around the organ in the standardised image: two for a pair, one for a single organ."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,15 +9,15 @@ import numpy as np
 from kidney_ssl.data.arrays import load_rows, read_pieces, read_shape
 from kidney_ssl.schema import LABELLED, MASK_KIDNEY, MASK_TUMOR, REGIONS, SINGLE, TRAIN
 
-# Fractions of the frame's side, half-open: [top, bottom, left, right]. "left" is image-left: the patient's right.
+# Fractions of the image's side, half-open: [top, bottom, left, right]. "left" is image-left: the patient's right.
 Rectangle = tuple[float, float, float, float]
 
 
 def smallest_rectangle(density: np.ndarray, share: float) -> tuple[int, int, int, int]:
-    """Find the smallest rectangle that holds at least `share` of the density.
+    """Find the smallest rectangle that contains at least `share` of the density.
 
-    All pairs of rows are tried; for each, the narrowest run of columns from every first column is looked up in the
-    cumulated column sums. Of several smallest, the first from the top left is taken.
+    All pairs of rows are tried; for each, the narrowest range of columns from every first column is found in the
+    cumulative column sums. On ties, the first from the top left is taken.
 
     Args:
         density: (H, W) counts, not all zero.
@@ -47,20 +47,20 @@ def smallest_rectangle(density: np.ndarray, share: float) -> tuple[int, int, int
 
 
 def sides(size: int, *, paired: bool) -> tuple[tuple[int, int], ...]:
-    """First and past column of each part of a slice that holds one organ: both halves, or the whole."""
+    """First column and end column (exclusive) of each part of a slice with one organ: both halves, or the whole."""
     return ((0, size // 2), (size // 2, size)) if paired else ((0, size),)
 
 
 def find_regions(density: np.ndarray, share: float, *, paired: bool = True) -> dict[str, Rectangle]:
-    """Find one rectangle an organ: the smallest that holds `share` of its side's organ, tumor and cyst pixels.
+    """Find one rectangle per organ: the smallest that contains `share` of its side's organ, tumor and cyst pixels.
 
     Args:
-        density: (S, S) organ, tumor and cyst pixels of the training masks at each place.
+        density: (S, S) number of training masks with organ, tumor or cyst at each pixel.
         share: in (0, 1].
         paired: whether there is an organ in each half of the slice.
 
     Returns:
-        "left" and "right", or "organ", as fractions of the side; the whole half or slice where no pixel is labelled.
+        "left" and "right", or "organ", as fractions of the side; the whole half or slice if no pixel is labelled.
     """
     size = density.shape[1]
     regions: dict[str, Rectangle] = {}
@@ -80,7 +80,7 @@ def inside(regions: dict[str, Rectangle], size: int) -> np.ndarray:
 
 
 def coverage(masks: Iterable[np.ndarray], labels: np.ndarray, regions: dict[str, Rectangle]) -> dict[str, Any]:
-    """Measure what the regions hold in one part.
+    """Measure how much of the labels the regions contain in one part.
 
     Args:
         masks: batches (N, S, S) uint8, in the order of `labels`.
@@ -89,8 +89,8 @@ def coverage(masks: Iterable[np.ndarray], labels: np.ndarray, regions: dict[str,
 
     Returns:
         Shares of kidney and of tumor pixels inside; of the positive slices, the share with no tumor pixel inside
-        (`positive_slices_outside`) and with at least one outside (`positive_slices_partly_outside`). A share of
-        nothing is None.
+        (`positive_slices_outside`) and with at least one outside (`positive_slices_partly_outside`). A share with a
+        denominator of 0 is None.
     """
     names = ("kidney", "tumor", "positive_slices_outside", "positive_slices_partly_outside")
     counts: list[Any] = []
@@ -110,12 +110,12 @@ def coverage(masks: Iterable[np.ndarray], labels: np.ndarray, regions: dict[str,
 def regions_of_store(
     slices: Path, *, share: float, by_hand: dict[str, Rectangle] | None, paired: bool = True
 ) -> tuple[dict[str, Rectangle], dict[str, Any]]:
-    """Find the regions on the training masks, and measure them in training and in validation.
+    """Find the regions from the training masks, and measure them in training and in validation.
 
     Args:
         slices: folder of the masks.
         share: see `find_regions`.
-        by_hand: rectangles given by the study; then no mask is searched.
+        by_hand: rectangles given by the study, which are then used instead.
         paired: see `find_regions`.
 
     Returns:

@@ -1,17 +1,17 @@
-"""Size and sha256 of KiTS23's 489 label files at the pinned commit, and what follows from them."""
+"""Size and sha256 of KiTS23's 489 label files at the pinned commit, and the block of a case."""
 
 import csv
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
-# Case numbers by how they were scanned and annotated: a hidden confounder, so the split is stratified by them.
+# Case numbers with similar scanning and annotation: a hidden confounder, so the split is stratified by block.
 BLOCKS = {"0-299": range(300), "400-499": range(400, 500), "500-588": range(500, 589)}
 
 
 @dataclass(frozen=True)
 class Known:
-    """What a file must be."""
+    """Expected size and sha256 of a file."""
 
     bytes: int
     sha256: str
@@ -30,9 +30,10 @@ def _cases_by_checksum() -> dict[str, str]:
 
 
 def kits23_block(label_sha256: str) -> str:
-    """Tell which block of KiTS23 a label file belongs to, by its content: "other" for every other data set.
+    """Block of KiTS23 that a label file belongs to, from its content; "other" for every other data set.
 
-    A folder of KiTS23 that is read in place is recognised like a download; a phantom's case_00000 is not taken for it.
+    So a folder of KiTS23 that is read in place is recognised like a download, and a phantom's case_00000 is not
+    mistaken for KiTS23.
     """
     case = _cases_by_checksum().get(label_sha256)
     if case is None:

@@ -1,4 +1,4 @@
-"""Which slices and cases take part, from the label volumes alone."""
+"""Selection of slices and cases, from the label volumes only."""
 
 import warnings
 from typing import Any
@@ -21,7 +21,7 @@ def slice_rows(case: str, areas: np.ndarray, spacing_mm: tuple[float, float, flo
         block: part of KiTS23 that the case belongs to, or "other".
 
     Returns:
-        One row a slice: areas in pixels and mm2, the relative position along the volume (0 top, 1 bottom), the
+        One row per slice: areas in pixels and mm2, the relative position along the volume (0 top, 1 bottom), the
         in-plane spacing (geometric mean of rows and columns, so that pixels x spacing^2 is the area) and the
         distance between slices.
     """
@@ -40,10 +40,10 @@ def slice_rows(case: str, areas: np.ndarray, spacing_mm: tuple[float, float, flo
 
 
 def classify(slices: pd.DataFrame, min_tumor_px: int) -> pd.Series:
-    """Name the class of each slice: tumor, kidney, background, or "" where it stays out of the labelled set.
+    """Class of each slice: tumor, kidney, background, or "" if it is left out of the labelled set.
 
-    tumor: at least `min_tumor_px` tumor pixels on the native grid; kidney: kidney and no tumor pixel;
-    background: neither. Slices with some tumor below the threshold are left out.
+    tumor: at least `min_tumor_px` tumor pixels on the native grid; kidney: kidney but no tumor pixel;
+    background: neither. Slices with fewer tumor pixels than the threshold, but not none, are left out.
     """
     tumor, kidney = slices["tumor_px"], slices["kidney_px"]
     classes = np.select(
@@ -55,16 +55,16 @@ def classify(slices: pd.DataFrame, min_tumor_px: int) -> pd.Series:
 def split_cases(strata: pd.Series, *, folds: int, fold: int, validation: float, seed: int) -> dict[str, str]:
     """Split cases, or patients, into train, validation and test, stratified.
 
-    Shuffled strata are laid end to end and dealt out like cards, so that each fold holds its share of each stratum to
-    within one case, whatever the sizes (scikit-learn's StratifiedKFold refuses strata smaller than the number of
-    folds). Validation is every k-th case of what is not in the test part, in the same order, evenly spaced.
+    Shuffled strata are concatenated and assigned to the folds in turn, so that each fold has its share of each stratum
+    to within one case, whatever their sizes (scikit-learn's StratifiedKFold refuses strata smaller than the number of
+    folds). Validation cases are evenly spaced among the cases outside the test part, in the same order.
 
     Args:
         strata: stratum of each case, indexed by case.
         folds: number of folds; the test part is 1 / folds of the cases.
-        fold: which fold is the test part.
-        validation: share of the training part's cases that serves model selection.
-        seed: decides the shuffle.
+        fold: number of the fold that is the test part.
+        validation: share of the cases outside the test part that is used for model selection.
+        seed: seed of the shuffle.
 
     Returns:
         case -> split, sorted by case.
@@ -92,7 +92,7 @@ def split_cases(strata: pd.Series, *, folds: int, fold: int, validation: float, 
 
 
 def _merge_small(strata: pd.Series) -> pd.Series:
-    """Join strata of a single case into one, with a warning."""
+    """Merge strata with a single case into one, with a warning."""
     counts = strata.value_counts()
     small = sorted(counts.index[counts < 2])
     if not small or len(counts) == 1:
@@ -102,15 +102,15 @@ def _merge_small(strata: pd.Series) -> pd.Series:
 
 
 def draw_balanced(candidates: pd.DataFrame, seed: int, negatives: int) -> pd.DataFrame:
-    """Draw the set of one part: all tumor slices, and so many kidney and so many background slices.
+    """Draw the slices of one part: all tumor slices, and `negatives` kidney and `negatives` background slices.
 
     Args:
         candidates: rows with case, slice, class; the draw does not depend on their order.
-        seed: decides which negatives are drawn, without replacement.
-        negatives: of each class; half of the tumor slices for 2:1:1.
+        seed: seed of the draw, which is without replacement.
+        negatives: number for each of the two classes; half of the tumor slices for 2:1:1.
 
     Returns:
-        The chosen rows, sorted by case and slice. A class that falls short is kept whole.
+        The chosen rows, sorted by case and slice. A class with too few slices is taken whole.
     """
     ordered = candidates.sort_values(["case", "slice"])
     tumor = ordered[ordered["class"] == TUMOR]
@@ -133,17 +133,18 @@ def select(
     split_seed: int,
     draw_seed: int,
 ) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]:
-    """Choose slices and split patients, each with all of its cases.
+    """Choose slices, and split patients, each with all of its cases.
 
-    The balance is drawn in each split. Train and validation together have floor(T/2) of each class of negatives for
-    their T tumor slices, as the thesis's training part has: validation takes ceil(T/2) of its own, train the rest.
+    Negatives are drawn separately in each split. Train and validation together have floor(T/2) slices of each class of
+    negatives for their T tumor slices, as in the training part of the thesis: validation takes ceil(V/2) for its own V
+    tumor slices, train the rest.
 
     Args:
-        slices: every slice of every case, see `slice_rows`; with `patient` where a case is no patient.
-        min_tumor_px: native pixels from which a slice counts as tumor.
-        folds: see `split_cases`, as `fold` and `validation`.
-        fold: which of them is the test part.
-        validation: share of the other cases.
+        slices: every slice of every case, see `slice_rows`; with `patient` if patients have several cases.
+        min_tumor_px: native tumor pixels from which a slice counts as tumor.
+        folds: see `split_cases`.
+        fold: see `split_cases`.
+        validation: see `split_cases`.
         split_seed: seed of the split.
         draw_seed: seed of the draw of negatives.
 
@@ -174,7 +175,7 @@ def select(
     candidates = rows[rows["class"] != ""]
     of_split = {name: candidates[candidates["split"] == name] for name in SPLITS}
     tumors = {name: int((part["class"] == TUMOR).sum()) for name, part in of_split.items()}
-    # At least one of each in validation: of a single class there is no AUROC to choose an epoch by.
+    # At least one of each in validation, since AUROC, which selects the epoch, needs two classes.
     negatives = {VALIDATION: max(1, (tumors[VALIDATION] + 1) // 2), TEST: tumors[TEST] // 2}
     negatives[TRAIN] = max(0, (tumors[TRAIN] + tumors[VALIDATION]) // 2 - negatives[VALIDATION])
     drawn = {name: draw_balanced(part, draw_seed, negatives[name]) for name, part in of_split.items()}
@@ -226,10 +227,10 @@ def _by_split(rows: pd.DataFrame) -> dict[str, dict[str, int]]:
 
 
 def assert_no_shared_case(parts: dict[str, pd.DataFrame]) -> None:
-    """Refuse arrays in which a case stands in two splits.
+    """Refuse tables in which a case is in two splits.
 
     Args:
-        parts: split -> rows with a column `case`, and `patient` if there are several cases of one.
+        parts: split -> rows with a column `case`, and `patient` if patients have several cases.
 
     Raises:
         InputError: a case or a patient is in two splits; the message names it and both splits.

@@ -1,4 +1,4 @@
-"""The chosen slices as memory-mapped arrays in one body-standardised frame."""
+"""The chosen slices as memory-mapped arrays of body-standardised images."""
 
 import shutil
 from collections.abc import Callable, Collection, Sequence
@@ -38,10 +38,10 @@ def store_slices(
     masks: bool = True,
     accept: Collection[str] = (),
 ) -> dict[str, Findings]:
-    """Cut the chosen slices out of their volumes and store them by split.
+    """Extract the chosen slices from their volumes and store them by split.
 
-    Every case is worked on by itself and leaves one file in `parts`: a killed run goes on with the cases that are
-    missing, and any number of workers gives the same bytes. The arrays are then joined in the order of case and slice.
+    Every case is processed separately and leaves one file in `parts`, so that a killed run resumes with the missing
+    cases and any number of workers gives the same bytes. Then the arrays are joined in the order of case and slice.
 
     Writes `<split>_images.npy` (N, S, S) int16 HU, `<split>_masks.npy` (N, S, S) uint8, `<split>.csv`, and
     `tumor_hu.csv`, the histogram (case, hu, count) of the native tumor pixels of the training slices; without
@@ -50,18 +50,18 @@ def store_slices(
     Args:
         rows: chosen slices with split and all columns of the index.
         read: reads one case; it is called in the workers.
-        folder: where the arrays go.
-        frame: the standardised frame.
-        parts: folder for the files by case; removed at the end.
-        fingerprints: case -> what identifies its input volumes; a part made from others is not used again.
-        workers: cases at a time.
+        folder: folder of the arrays.
+        frame: settings of the body standardisation.
+        parts: folder for the files of single cases; removed at the end.
+        fingerprints: case -> identity of its input volumes; parts made from other volumes are not reused.
+        workers: number of cases at a time.
         scheduler: see `each_case`.
-        splits: the splits to write, each slice being in one.
+        splits: the splits to write; each slice is in one split.
         masks: whether labels are stored too.
         accept: see `checks.judge`.
 
     Returns:
-        case -> notes of its volume, for the cases that have some.
+        case -> notes about its volume, for the cases that have any.
 
     Raises:
         InputError: one line with every case that cannot be read or is refused by a check.
@@ -89,7 +89,7 @@ def _cut_case(
     masks: bool,
     accept: Collection[str],
 ) -> tuple[Path, Findings]:
-    """Make the part of one case: images, masks, boxes, areas of the body, HU of tumor pixels, findings; judge these."""
+    """Make one case's part (images, masks, boxes, body areas, HU of tumor pixels, findings) and judge its findings."""
     slices, split = rows[case]["slice"].to_numpy(), rows[case]["split"].to_numpy()
 
     def cut() -> dict[str, Any]:
@@ -121,7 +121,7 @@ def _cut_case(
         }
 
     identity = [fingerprints[case], asdict(frame), slices.tolist(), split.tolist(), masks]
-    path = kept_part(parts, case, identity, cut)  # whatever is accepted: a study that accepts more goes on with it
+    path = kept_part(parts, case, identity, cut)  # independent of `accept`, so that it can be reused
     with np.load(path) as part:
         return path, judge(part["findings"].tolist(), accept)
 
@@ -129,7 +129,7 @@ def _cut_case(
 def _join(
     rows: pd.DataFrame, parts: dict[str, Path], folder: Path, *, size: int, splits: Sequence[str], masks: bool
 ) -> None:
-    """Write the parts into one array a split, one case in memory at a time."""
+    """Write the parts into one array per split, with one case in memory at a time."""
     described = rows.assign(body_mm2=0.0, **dict.fromkeys(BOX, 0))
     kinds: dict[str, type[np.generic]] = {"images": np.int16} | ({"masks": np.uint8} if masks else {})
     arrays = {
@@ -140,7 +140,7 @@ def _join(
         for kind, dtype in kinds.items()
     }
     histograms = []
-    # In the order of cases, so that each split's rows come in their order too.
+    # In the order of cases, so that each split's rows are in their order too.
     for case, of_case in rows.groupby("case"):
         with np.load(parts[str(case)]) as part:
             for split, members in of_case.groupby("split"):

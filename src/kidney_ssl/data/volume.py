@@ -1,9 +1,9 @@
-"""NIfTI volumes as axial arrays: inflated in chunks, narrowed on the fly, turned by the affine.
+"""NIfTI volumes as axial arrays: decompressed in chunks, converted to a smaller type, reoriented by the affine.
 
-Every array comes out in KiTS order, whatever the order on disk: (slices, H, W), slices from the top, row 0 anterior,
-column 0 on the patient's right (axis codes I, P, L). NIfTI stores the first axis fastest, so a chunk of the file is
-a few whole planes of the last axis; each is narrowed and laid into its place, and the volume never exists in its
-stored type.
+Every array has KiTS order, whatever the order on disk: (slices, H, W), slices from the top, row 0 anterior, column 0
+on the patient's right (axis codes I, P, L). In NIfTI the first axis varies fastest, so a chunk of the file is a few
+whole planes of the last axis. Each plane is converted and copied to its place, so the whole volume is never in memory
+in its stored type.
 """
 
 import io
@@ -26,35 +26,35 @@ from kidney_ssl.errors import InputError, one_line
 from kidney_ssl.files import refuse_dangling
 from kidney_ssl.schema import KITS_LABELS, MEANINGS
 
-CHUNK_BYTES = 1 << 19  # of the file's own type: a chunk stays in the cache while it is worked on
-PLANES, ROWS = 64, 8  # of the file, that are turned into the result's order at a time
+CHUNK_BYTES = 1 << 19  # size of a chunk in the file's type, so that it stays in the processor's cache
+PLANES, ROWS = 64, 8  # planes and rows of the file that are reordered at a time
 KITS_CODES = ("I", "P", "L")
 KITS_ORIENTATION = axcodes2ornt(KITS_CODES)
-LARGEST_TILT = 30.0  # degrees between a volume's axes and the body's; no gantry tilts further
-UNITS = {0: ("no unit", 1.0), 1: ("metres", 1000.0), 2: ("mm", 1.0), 3: ("microns", 0.001)}  # of NIfTI, in mm
+LARGEST_TILT = 30.0  # maximum degrees between a volume's axes and the body's; no gantry tilts further
+UNITS = {0: ("no unit", 1.0), 1: ("metres", 1000.0), 2: ("mm", 1.0), 3: ("microns", 0.001)}  # NIfTI codes
 SMALLEST_DETERMINANT = 1e-3
-LARGEST_INFLATION = 1032  # of deflate; a header that declares more than its file can hold is false
+LARGEST_INFLATION = 1032  # maximum compression ratio of deflate; a header that declares more data is wrong
 LARGEST_LABEL = 3
-UNNAMED = 255  # in a table of labels: a value that the study does not name
+UNNAMED = 255  # in a table of labels: marks a value that the study does not name
 GZIP = b"\x1f\x8b"
-# What lies in the place of a volume, by its first bytes, and what to do.
+# First bytes of files that are not volumes -> what the file is, and what to do.
 STAND_INS = {
     b"version https://git-lfs.github.com/": "a pointer of git-LFS, the volume was not fetched: run `git lfs pull`",
     b"/annex/objects/": "a pointer of git-annex, the volume was not fetched: run `git annex get`",
     b"<": "a web page or XML, no gzip file and no volume; fetch it again",
 }
 HEADER_SIZES = {348: nib.Nifti1Header, 540: nib.Nifti2Header}  # a NIfTI file begins with it, in either byte order
-# What nibabel mends in a header changes no voxel and no affine, and what it cannot mend it raises.
+# nibabel's header repairs change no voxel and no affine, so they are not logged; what it cannot repair, it raises.
 UNSAID = logging.getLogger(f"{__name__}.unsaid")
 UNSAID.addHandler(logging.NullHandler())
 UNSAID.propagate = False
-# Numbers of a damaged file overflow; what comes of them is refused in one line, and numpy need not warn as well.
+# Values of a damaged file may overflow; the result is refused in one line, so numpy's warnings are not needed.
 QUIET = np.errstate(over="ignore", invalid="ignore")
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Where a volume lies: shape (slices, H, W), spacing in mm along them, the 4 x 4 affine of that order, oddities."""
+    """Grid of a volume: shape (slices, H, W), spacing in mm, 4 x 4 affine in that order, and findings."""
 
     shape: tuple[int, int, int]
     spacing_mm: tuple[float, float, float]
@@ -64,7 +64,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class Volume:
-    """A volume in KiTS order, (slices, H, W), and what is odd about it."""
+    """A volume in KiTS order, (slices, H, W), and its findings."""
 
     array: np.ndarray
     grid: Grid
@@ -73,7 +73,7 @@ class Volume:
 
 @dataclass(frozen=True)
 class _Stored:
-    """A volume as the file has it: shape, type, scaling, the way to KiTS order and the way back."""
+    """A volume as stored in the file: shape, type, scaling, transforms to KiTS order and back."""
 
     shape: tuple[int, int, int]
     dtype: np.dtype
@@ -85,7 +85,7 @@ class _Stored:
 
 
 def label_table(labels: Mapping[int, str]) -> np.ndarray | None:
-    """The mask value of each value of a label file, (256,) uint8, `UNNAMED` where none; None if they are KiTS's."""
+    """Mask value for each value of a label file, (256,) uint8, `UNNAMED` if it has none; None if they are KiTS's."""
     if labels == KITS_LABELS:
         return None
     table = np.full(256, UNNAMED, np.uint8)
@@ -96,7 +96,7 @@ def label_table(labels: Mapping[int, str]) -> np.ndarray | None:
 
 
 def read_grid(path: Path) -> Grid:
-    """Read where a volume lies, from its header alone.
+    """Read a volume's grid from its header.
 
     Raises:
         InputError: see `read_volume`.
@@ -110,24 +110,24 @@ def read_volume(
 ) -> Volume:
     """Read a volume.
 
-    Memory: the result, one chunk of the file and a few narrow planes.
+    Memory: the result, one chunk of the file and a few converted planes.
 
     Args:
         path: .nii or .nii.gz, NIfTI-1 or 2, either byte order.
         dtype: int16 for imaging in HU, rounded to the nearest; uint8 for labels, which must be 0, 1, 2 or 3.
-        table: of labels that mean other things than in KiTS, see `label_table`.
+        table: mask values of labels with another meaning than in KiTS, see `label_table`.
 
     Returns:
-        The volume, with a note if it leaves the usual HU.
+        The volume, with a note if values are outside the usual range of HU.
 
     Raises:
-        InputError: the file is missing, damaged, no three-dimensional volume, oblique, without orientation, or
-            holds values that are not finite or do not fit; one line that names it.
+        InputError: the file is missing, damaged, not three-dimensional, oblique or without orientation, or it has
+            values that are not finite or do not fit; one line that names the file.
     """
     with _opened(path) as stream:
         stored = _read_header(path, stream)
         array = np.empty(stored.grid.shape, dtype)
-        # The result, seen in the file's order: last axis first, as its planes come.
+        # A view of the result in the file's order: last axis first, as planes are read.
         target = apply_orientation(array, stored.back).transpose(2, 1, 0)
         low, high = np.inf, -np.inf
         narrow = np.empty((min(PLANES, len(target)), *target.shape[1:]), dtype)
@@ -144,19 +144,19 @@ def read_volume(
 
 
 def label_areas(path: Path, table: np.ndarray | None = None) -> tuple[np.ndarray, Grid]:
-    """Count the pixels of each label in each slice, without turning the volume; `table` as of `read_volume`.
+    """Count the pixels of each label in each slice, without reordering the volume; `table` as for `read_volume`.
 
-    Only the rows of the file that hold a label are looked at closer: some per cent of a volume.
+    Only rows of the file with a label are counted in detail, a few per cent of a volume.
 
     Returns:
-        (slices, 4) int64, pixels of labels 0 to 3 from the top slice on; and the grid.
+        (slices, 4) int64, pixels of labels 0 to 3, from the top slice on; and the grid.
 
     Raises:
         InputError: see `read_volume`.
     """
     with _opened(path) as stream:
         stored = _read_header(path, stream)
-        axis = int(np.flatnonzero(stored.turn[:, 0] == 0)[0])  # of the file, that runs along the body
+        axis = int(np.flatnonzero(stored.turn[:, 0] == 0)[0])  # the file's axis along the body
         areas = np.zeros((stored.shape[axis], LARGEST_LABEL + 1), np.int64)
         for start, planes in _chunks(path, stream, stored):
             labels = planes
@@ -175,10 +175,10 @@ def label_areas(path: Path, table: np.ndarray | None = None) -> tuple[np.ndarray
 
 
 def compare_grids(imaging: Path, segmentation: Path) -> Findings:
-    """Read where imaging and labels lie, and what is odd about it.
+    """Compare the grids of imaging and labels, and return the findings.
 
     Raises:
-        InputError: see `read_volume`; their shapes differ.
+        InputError: see `read_volume`; or their shapes differ.
     """
     one, other = read_grid(imaging), read_grid(segmentation)
     if one.shape != other.shape:
@@ -187,13 +187,13 @@ def compare_grids(imaging: Path, segmentation: Path) -> Findings:
 
 
 def check_pair(imaging: Path, segmentation: Path) -> None:
-    """Refuse imaging and labels that lie on different grids, see `compare_grids` and `checks.judge`."""
+    """Refuse imaging and labels on different grids, see `compare_grids` and `checks.judge`."""
     judge(compare_grids(imaging, segmentation), where=f"{imaging} and {segmentation.name}")
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
-    """Open a volume for reading its voxels; whatever is wrong with the file becomes one line."""
+    """Open a volume for reading its voxels; every error of the file becomes one line."""
     try:
         _refuse_stand_in(path)
         if path.name.endswith(".gz"):
@@ -214,7 +214,7 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
 
 
 def _refuse_stand_in(path: Path) -> None:
-    """Say what a file is that is no volume, or none of its name's ending, by its first bytes."""
+    """Refuse a file that, by its first bytes, is not a volume or does not match its file ending."""
     with path.open("rb") as stream:
         start = stream.read(64)
     if not start:
@@ -230,7 +230,7 @@ def _refuse_stand_in(path: Path) -> None:
 
 
 def _header_size(start: bytes) -> int | None:
-    """Bytes of the header of a file that begins so; None if it is no NIfTI file."""
+    """Header size in bytes, from a file's first bytes; None if it is not a NIfTI file."""
     sizes = {int.from_bytes(start[:4], order) for order in ("little", "big")} & set(HEADER_SIZES)
     return sizes.pop() if sizes else None
 
@@ -292,9 +292,9 @@ def _qform(header: nib.Nifti1Header) -> tuple[np.ndarray | None, Findings]:
 def _orient(
     path: Path, affine: np.ndarray, shape: tuple[int, int, int], unit: str
 ) -> tuple[np.ndarray, np.ndarray, Grid]:
-    """Find the way from the file's axes to KiTS order, the way back, and the grid in KiTS order."""
+    """Find the transform from the file's axes to KiTS order, its inverse, and the grid in KiTS order."""
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    # A determinant of 1 is a right-angled grid, of 0 one whose axes lie in a plane.
+    # A determinant of 1 means orthogonal axes, 0 means that all axes are in one plane.
     if (
         not np.isfinite(affine).all()
         or (spacing <= 0).any()
@@ -307,7 +307,7 @@ def _orient(
         raise InputError(
             f"{path}: oblique affine ({tilt:.1f} degrees off the body's axes); resample it to an axial grid"
         )
-    # Axes this near to the body's need no search (nibabel's io_orientation takes a singular value decomposition).
+    # Axes this close to the body's need no singular value decomposition, which nibabel's io_orientation uses.
     stored = np.column_stack([cosines.argmax(axis=0), np.sign(affine[cosines.argmax(axis=0), range(3)])])
     turn, back = ornt_transform(stored, KITS_ORIENTATION), ornt_transform(KITS_ORIENTATION, stored)
     turned = affine @ inv_ornt_aff(turn, shape)
@@ -326,7 +326,7 @@ def _orient(
 def _chunks(path: Path, stream: BinaryIO, stored: _Stored) -> Iterator[tuple[int, np.ndarray]]:
     """Read the voxels: first plane and (planes, n1, n0) in the file's type, valid until the next.
 
-    Inflating stops at what the header declares, however much the file would give.
+    Decompression stops at the size that the header declares, even if the file has more.
     """
     n0, n1, n2 = stored.shape
     plane = n0 * n1 * stored.dtype.itemsize
@@ -337,7 +337,7 @@ def _chunks(path: Path, stream: BinaryIO, stored: _Stored) -> Iterator[tuple[int
         if len(part) < wanted:
             raise InputError(f"{path}: ends before its last voxel; fetch it again")
         yield start, np.frombuffer(part, stored.dtype).reshape(-1, n1, n0)
-    # Reading on also checks the checksum at the end of a gzip file.
+    # Reading to the end also verifies the checksum of a gzip file.
     if stream.read(1):
         raise InputError(f"{path}: longer than its header declares; fetch it again")
 
@@ -346,9 +346,9 @@ def _chunks(path: Path, stream: BinaryIO, stored: _Stored) -> Iterator[tuple[int
 def _narrow(
     path: Path, raw: np.ndarray, out: np.ndarray, stored: _Stored, table: np.ndarray | None
 ) -> tuple[float, float]:
-    """Scale, check and round one plane into `out`; its least and greatest value.
+    """Scale, check and round one plane into `out`, and return its minimum and maximum.
 
-    A plane at a time, so that the passes over it stay in the processor's cache.
+    One plane at a time, so that it stays in the processor's cache.
     """
     values = raw
     if (stored.slope, stored.intercept) != (1, 0):
@@ -376,10 +376,10 @@ def _narrow(
 
 
 def _turn(narrow: np.ndarray, target: np.ndarray) -> None:
-    """Copy planes of the file into the result, whose memory runs another way.
+    """Copy planes of the file into the result, which has another memory order.
 
-    In KiTS files the axis that runs fastest is the one that runs slowest in the result: some rows at a time, so that
-    a line of the cache is read and written once and not once for every voxel in it.
+    In KiTS files the fastest axis is the slowest axis of the result. Copying a few rows at a time reads and writes each
+    cache line once, and not once for every voxel in it.
     """
     for top in range(0, narrow.shape[1], ROWS):
         target[:, top : top + ROWS] = narrow[:, top : top + ROWS]
@@ -392,15 +392,15 @@ def _count(
 
     Args:
         planes: (planes, n1, n0) uint8: a chunk of the file.
-        most: the largest label in it.
+        most: the largest label in the chunk.
         areas: counts so far.
-        first: number of the first of its rows, of the file's fastest axis.
-        shape: of the file's axes.
-        axis: the one that runs along the body.
+        first: number of the chunk's first row; rows run along the file's fastest axis.
+        shape: shape of the file's axes.
+        axis: the axis along the body.
     """
     labels = planes.reshape(-1, shape[0])
     rows = _labelled_rows(planes)
-    # Blocks of 17 x 15 rows add up within a byte; 15 rows side by side make lines that are long enough to be quick.
+    # Sums over blocks of 17 x 15 = 255 rows fit into a byte; 15 rows side by side make lines long enough to be fast.
     blocks = -(-rows.size // 255)
     taken = np.zeros((blocks, 17, 15 * shape[0]), np.uint8)
     np.take(labels, rows, axis=0, out=taken.reshape(-1, shape[0])[: rows.size], mode="clip")
@@ -416,14 +416,14 @@ def _count(
 
 
 def _labelled_rows(planes: np.ndarray) -> np.ndarray:
-    """Find the rows of a chunk, (planes, n1, n0) uint8, that hold a label in any of its planes: kidneys are compact.
+    """Find the rows of a chunk, (planes, n1, n0) uint8, that have a label in any of its planes: kidneys are compact.
 
-    Planes are laid over each other eight voxels at a time, so a neighbour of such a row may be found too.
+    Planes are combined eight voxels at a time, so a neighbour of such a row may be found too.
     """
     count, n1, n0 = planes.shape
-    # A word must not lie in more than two rows.
+    # A word must not span more than two rows.
     words = planes.reshape(count, -1).view(np.uint64 if n1 * n0 % 8 == 0 and n0 >= 8 else np.uint8)
-    voxels = (np.bitwise_or.reduce(words, axis=0) != 0).nonzero()[0] * words.itemsize  # of bools, which is quicker
+    voxels = (np.bitwise_or.reduce(words, axis=0) != 0).nonzero()[0] * words.itemsize  # `nonzero` is faster on booleans
     marked = np.zeros(n1, bool)
     marked[voxels // n0] = True
     marked[(voxels + words.itemsize - 1) // n0] = True
