@@ -46,9 +46,8 @@ class Compared:
 def compare(tables: Mapping[str, Sequence[pd.DataFrame]], analysis: Mapping[str, Any]) -> Compared:
     """Compute intervals of every metric at one label budget, and the comparisons of the analysis plan.
 
-    The seed starts anew with each budget: the same cases are drawn and swapped at all of them. Intervals that hold at
-    once do so over the arms of one budget and metric, not over budgets: the area under the learning curve is the one
-    metric that judges an arm over all of them.
+    Every budget uses the same seed, so the same cases are drawn and swapped. Simultaneous intervals hold over the arms
+    of one budget and metric, not over budgets; the area under the learning curve compares arms over all budgets.
 
     Args:
         tables: arm -> predictions of each seed, see `statistics.arms.arms_of_tables`.
@@ -79,8 +78,8 @@ def add_intervals(summary: Summary, compared: Mapping[int, Compared]) -> Summary
         compared: percent -> the arms at that budget.
 
     Returns:
-        The summary with `<metric>_low`, `<metric>_high`, and `<metric>_difference` from the baseline, of the arms that
-        were compared with it; `<metric>_25_low` and so on at 25 %.
+        The summary with `<metric>_low`, `<metric>_high`, and, for arms compared with the baseline,
+        `<metric>_difference` from it; `<metric>_25_low` and so on at 25 %.
     """
     found = {name: dict(arms) for name, arms in summary.items()}
 
@@ -109,7 +108,7 @@ def as_rows(compared: Mapping[int, Compared]) -> list[dict[str, Any]]:
 
 
 def plan_hash(params: Mapping[str, Any]) -> str:
-    """First 12 hex digits of the sha256 of the analysis plan: shows whether it is the one announced.
+    """First 12 hex digits of the sha256 of the analysis plan, which show whether it is the announced one.
 
     Args:
         params: the parameters as plain data. The plan is `analysis` with its contrasts, the arms with the pretrainings
@@ -123,12 +122,12 @@ def plan_hash(params: Mapping[str, Any]) -> str:
 
 
 def plan_history(params: Mapping[str, Any], before: Mapping[str, Any], results: str | None) -> dict[str, Any]:
-    """Note what the plan asks for, and what of it was added after results existed.
+    """Record the parts of the plan, and which of them were added after results existed.
 
     Args:
         params: see `plan_hash`.
-        before: the history until now, {} where there is none.
-        results: hash of the plan of the results that are there, None without results.
+        before: the history until now, {} if there is none.
+        results: plan hash of the existing results, None without results.
 
     Returns:
         data (what the study is about: other data begin a new history), plans (hashes since results exist), parts (name
@@ -155,7 +154,7 @@ def plan_history(params: Mapping[str, Any], before: Mapping[str, Any], results: 
 
 
 def added_parts(history: Mapping[str, Any], params: Mapping[str, Any]) -> list[str]:
-    """Name what the plan of `params` has that was added after results existed."""
+    """Names of parts of the plan of `params` that were added after results existed."""
     now = plan_history(params, {}, None)["parts"]
     return [name for name in history.get("added", []) if name in now]
 
@@ -210,7 +209,7 @@ def learning(compared: Mapping[int, Compared], analysis: Mapping[str, Any]) -> d
 
 
 def _equivalence(one: Estimate, budgets: Mapping[int, Any]) -> dict[str, Any]:
-    """A label equivalence for JSON: beyond the budgets there is no number, and `reasons` has the bound."""
+    """A label equivalence for JSON: outside the budgets' range it has no number, and `reasons` gives the bound."""
     bounds = {-inf: f"less than {min(budgets)} %", inf: f"more than {max(budgets)} %"}
     values = {"equals": one.value, "low": one.low, "high": one.high}
     reasons = {name: one.reason if value is None else bounds.get(value) for name, value in values.items()}

@@ -17,12 +17,12 @@ class ArmPredictions:
     """Probabilities of tumor that A arms with K seeds each gave the same N test slices."""
 
     arms: tuple[str, ...]  # names, (A,)
-    names: tuple[str, ...]  # names of the C cases, sorted; of patients, where the study knows them
-    cases: np.ndarray  # (N,) int64, place of each slice's case (or patient) in `names`
+    names: tuple[str, ...]  # names of the C cases (or of patients, if known), sorted
+    cases: np.ndarray  # (N,) int64, index of each slice's case (or patient) in `names`
     labels: np.ndarray  # (N,) bool, tumor or not
     classes: np.ndarray  # (N,) str, tumor, kidney or background
     probabilities: np.ndarray  # (A, K, N) float64 in [0, 1]
-    # (K,) float64 that sum to 1, how much each of the K counts in an arm's metric; None: all alike, as seeds
+    # (K,) float64 that sum to 1, weights of the K in an arm's metric; None: equal weights, as for seeds
     shares: np.ndarray | None = None
 
     @classmethod
@@ -33,7 +33,7 @@ class ArmPredictions:
         return cls(tuple(arms), tuple(names.tolist()), cases.astype(np.int64), labels, classes, probabilities)
 
     def subset(self, kept: np.ndarray) -> "ArmPredictions":
-        """Keep the slices of `kept`: (N,) bool, or their places, which may repeat."""
+        """Keep the slices of `kept`: (N,) bool, or indices, which may repeat."""
         return replace(
             self,
             cases=self.cases[kept],
@@ -57,7 +57,7 @@ class ArmPredictions:
 
 
 def arms_of_tables(tables: Mapping[str, Sequence[pd.DataFrame]]) -> ArmPredictions:
-    """Join the test parts of several arms: arm -> one table a seed, see `metrics.read_predictions`, rows in any order.
+    """Join the test parts of several arms: arm -> one table per seed, see `classification.read_predictions`.
 
     Returns:
         Arms in the order of `tables`, slices sorted by case and slice.

@@ -1,9 +1,9 @@
 """Intervals by resampling cases, crossed with seeds: slices of one case resemble each other, cases do not.
 
-The interval of a metric is value +- t * standard error on the logit scale, where the standard error is the standard
-deviation over resamples of cases and Student's t has as many degrees of freedom as cases carry the metric, less one.
-With two seeds or more the noise of training is in both (see `crossed`); with one it is not.
-`docs/coverage.md` says why: the percentile interval holds the truth too rarely on a hundred cases.
+The interval of a metric is value +- t * standard error on the logit scale. The standard error is the standard deviation
+over resamples of cases, and Student's t has the effective number of cases minus 1 as degrees of freedom. With two or
+more seeds, both include the noise of training (see `crossed`); with one seed they do not. `docs/coverage.md` has the
+reason: with a hundred cases, the coverage of the percentile interval is too low.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from kidney_ssl.statistics.resampling import METRICS, effective_cases, values_of
 from kidney_ssl.statistics.result import Estimate
 
 LEVEL = 0.95
-SAME = 1e-12  # values that are equal on paper may differ in the last bits
+SAME = 1e-12  # tolerance for values that are mathematically equal
 CONSTANT = "the same in every resample: no interval"
 
 
@@ -30,12 +30,12 @@ class Resampled:
     """Metrics of every arm on the test part and on its resamples."""
 
     predictions: ArmPredictions  # what was resampled
-    # metric -> (A, K, 1 + R) values of each seed on the test part itself, NaN where it is not defined, and on the
-    # resamples in which it is
+    # metric -> (A, K, 1 + R): each seed's value on the test part (NaN if undefined), then its values on the R
+    # resamples in which the metric is defined
     values: dict[str, np.ndarray]
     undefined: dict[str, float]  # metric -> share of resamples in which it is not defined
     seeds: int  # K; of an area under a learning curve, the fewest of any budget
-    noise: np.ndarray  # (A, R) standard normal draws, for what seeds do to all differences of a family at once
+    noise: np.ndarray  # (A, R) standard normal draws: seed noise in simultaneous intervals
 
     @cached_property
     def points(self) -> dict[str, np.ndarray]:
@@ -77,7 +77,7 @@ def resample(
     drawn = Resampled(predictions, {}, {}, seeds, noise)
     for metric in metrics:
         values = values_of_seeds(predictions, metric, weights)
-        defined = ~np.isnan(values[0, 0])  # it depends on the labels alone, so it is the same for all arms
+        defined = ~np.isnan(values[0, 0])  # depends only on the labels, so it is the same for all arms
         drawn.undefined[metric] = float(1 - defined[1:].mean())
         defined[0] = True
         drawn.values[metric] = values if defined.all() else values[..., defined]
@@ -99,7 +99,7 @@ def intervals(drawn: Resampled) -> dict[str, dict[str, Estimate]]:
             errors = errors_of(predictions, metric, values, Pool.of(values, pairs=False))
             halves = errors.both * t_quantile(LEVEL, errors.freedom)
         for arm, point, half in zip(predictions.arms, points.tolist(), halves.tolist(), strict=True):
-            # All slices right, or all cases alike, say little about further cases; resamples cannot show that.
+            # If all slices are right or all resamples are equal, resampling cannot show the uncertainty.
             reason = none or (CONSTANT if point in (0, 1) or half <= SAME else None)
             if reason:
                 found[arm][metric] = Estimate(None if np.isnan(point) else point, reason=reason)
@@ -109,7 +109,7 @@ def intervals(drawn: Resampled) -> dict[str, dict[str, Estimate]]:
 
 
 def no_interval(predictions: ArmPredictions, metric: str, draws: np.ndarray) -> str | None:
-    """Say why no arm can have an interval of this metric, or None; `draws` are its resamples (last axis)."""
+    """Reason why no arm can have an interval of this metric, or None; `draws` are its resamples (last axis)."""
     reason = why_undefined(predictions, metric)
     if reason is None and len(predictions.names) < 2:
         reason = "one case in the test part: no interval"
@@ -121,28 +121,28 @@ def no_interval(predictions: ArmPredictions, metric: str, draws: np.ndarray) -> 
 
 
 def errors_of(predictions: ArmPredictions, metric: str, values: np.ndarray, pool: Pool) -> Errors:
-    """Standard errors of P metrics or differences from (P, K, 1 + R); the cases that carry the metric count."""
+    """Standard errors of P metrics or differences from (P, K, 1 + R), with the metric's effective number of cases."""
     freedom = max(effective_cases(predictions, metric) - 1, 1)
     return crossed_errors(values, cases=len(predictions.names), freedom=freedom, pool=pool)
 
 
 def t_quantile(level: float, freedom: np.ndarray) -> np.ndarray:
-    """Student's t that leaves (1 - level) / 2 on each side, with one degree of freedom at least."""
+    """Quantile of Student's t with (1 - level) / 2 on each side, and at least one degree of freedom."""
     return np.asarray(stats.t.ppf((1 + level) / 2, np.maximum(freedom, 1)))
 
 
 def logit_interval(point: float, half: float) -> tuple[float, float]:
-    """Interval of a value strictly between 0 and 1: `half` to both sides, taken to the logit scale, and back."""
+    """Interval of a value strictly between 0 and 1: half-width `half`, converted to the logit scale and back."""
     half /= point * (1 - point)
     low, high = expit(logit(point) + np.array([-half, half])).tolist()
-    # Through the logit and back a value may move by its last bit.
+    # The logit and its inverse may change the last bit of a value.
     return min(low, point), max(high, point)
 
 
 def symmetric(point: float, half: float, bound: float = 1.0) -> Estimate:
-    """Estimate with the interval point +- half; none where `half` is NaN or an end lies beyond +-`bound`.
+    """Estimate with the interval point +- half; no interval if `half` is NaN or an end is beyond +-`bound`.
 
-    A difference of two shares cannot leave [-1, 1]: an interval that does rests on too little to be one.
+    A difference of two shares is in [-1, 1]; an interval that goes beyond is based on too few data.
     """
     if np.isnan(half):
         return Estimate(point, reason=CONSTANT)

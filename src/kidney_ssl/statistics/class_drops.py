@@ -1,4 +1,4 @@
-"""Is what an arm loses against another spread evenly over the classes of slices?"""
+"""Is an arm's loss of accuracy relative to another arm the same in all classes of slices?"""
 
 from dataclasses import replace
 from itertools import combinations
@@ -16,13 +16,13 @@ from kidney_ssl.statistics.result import Estimate
 def class_drops(
     predictions: ArmPredictions, arm: str, against: str, *, count: int, seed: int
 ) -> tuple[dict[str, float], list[Comparison]]:
-    """Compare how much accuracy an arm loses on the slices of each class.
+    """Compare an arm's loss of accuracy between the classes of slices.
 
-    The drop of a class is its accuracy in `against` minus that in `arm`; a class that loses as much as another has a
-    difference of drops of 0. Accuracy on tumor slices is the sensitivity, on the others the specificity there.
+    The drop of a class is its accuracy in `against` minus that in `arm`. Accuracy on tumor slices is the sensitivity,
+    on the others the specificity in that class.
 
     Returns:
-        Class -> drop, and the difference of drops of each pair of classes, without a value where a class is missing.
+        Class -> drop, and the difference of drops of each pair of classes, without a value if a class is missing.
     """
     both = predictions.probabilities[[predictions.arms.index(one) for one in (arm, against)]]
     pair = replace(predictions, arms=(arm, against), probabilities=both)
@@ -41,7 +41,7 @@ def class_drops(
     of_seeds = np.array([drops[one] - drops[other] for one, other in pairs])
     of_seeds = of_seeds[..., ~np.isnan(of_seeds).any(axis=(0, 1))]
     noise = dict(zip(CLASSES, np.random.default_rng(seed).normal(size=(len(CLASSES), len(weights))), strict=True))
-    # The class that the fewest cases carry decides how far to trust the resamples.
+    # The class with the fewest effective cases gives the degrees of freedom.
     scarcest = min(of_class.values(), key=lambda one: effective_cases(one, "accuracy"))
     identical = np.full(len(pairs), np.array_equal(*both))
     found = with_intervals(

@@ -1,7 +1,7 @@
-"""Paired differences: intervals from the same resamples of cases and seeds, p by within-case swaps, and a verdict.
+"""Paired differences: intervals from common resamples of cases and seeds, p by within-case swaps, and a verdict.
 
-Two families, as the analysis plan asks them: every other arm against the baseline, and the listed contrasts; each at
-one budget and in one metric, and never all pairs.
+The analysis plan has two families: every other arm against the baseline, and the listed contrasts. A family is for one
+budget and one metric, and never has all pairs.
 """
 
 from collections.abc import Sequence
@@ -41,9 +41,9 @@ class Comparison:
     against: str  # another
     metric: str  # the metric
     difference: Estimate  # on the test part, means over seeds, with its own 95 % interval
-    equivalence: Estimate  # the same with its own 90 % interval, held against the margin
-    simultaneous: Estimate  # the same with the interval that holds all differences compared together at once with 95 %
-    cases: int  # how many cases hold slices that the metric needs
+    equivalence: Estimate  # the same with its own 90 % interval, compared with the margin
+    simultaneous: Estimate  # the same with an interval of 95 % simultaneous coverage over the family
+    cases: int  # number of cases with slices that the metric needs
     family: str = ""  # `baseline` (every other arm against the baseline) or `contrasts` (the other pairs of the plan)
     # two-sided, by within-case swaps of the two arms; not corrected for the number of comparisons
     p: float | None = None
@@ -53,10 +53,10 @@ class Comparison:
     seeds: int = 1  # of each arm; with one, training noise is not in the intervals
 
     def shows(self, margin: float, *, jointly: bool = False) -> str:
-        """Say what the difference shows.
+        """Classify the difference.
 
         Returns:
-            `equivalent`: the 90 % interval lies within the margin; else `above` or `below`: the own 95 % interval, or
+            `equivalent`: the 90 % interval is within the margin; else `above` or `below`: its own 95 % interval, or
             with `jointly` the simultaneous one, excludes 0; else `open`.
         """
         if self.within(-margin, margin):
@@ -67,7 +67,7 @@ class Comparison:
         return "above" if interval.low > 0 else "below" if interval.high < 0 else "open"
 
     def within(self, low: float, high: float) -> bool:
-        """Whether the own 90 % interval lies between two bounds: each side is a test at 5 %."""
+        """Whether its own 90 % interval is between two bounds: each side is a test at 5 %."""
         one = self.equivalence
         return one.low is not None and one.high is not None and low < one.low and one.high < high
 
@@ -82,7 +82,7 @@ class Comparison:
 
 
 def compare_pairs(drawn: Resampled, metric: str, pairs: Sequence[Pair], *, level: float = LEVEL) -> list[Comparison]:
-    """Compare pairs of arms in one metric; the simultaneous intervals hold all of them at once."""
+    """Compare pairs of arms in one metric, with simultaneous intervals over all of them."""
     if not pairs:
         return []
     predictions, arms = drawn.predictions, drawn.predictions.arms
@@ -115,22 +115,22 @@ def with_intervals(
     bound: float = 1.0,
     level: float = LEVEL,
 ) -> list[Comparison]:
-    """Give differences their intervals.
+    """Compute intervals of differences.
 
-    None for a difference that is the same in every resample though the predictions differ: two arms that are right
-    everywhere, say, of which further cases could show either to be better.
+    A difference has no interval if it is the same in every resample although the predictions differ, for example if
+    both arms are right everywhere: further cases could show either arm to be better.
 
     Args:
-        predictions: decides the degrees of freedom of Student's t, with `metric`.
+        predictions: gives, with `metric`, the degrees of freedom of Student's t.
         metric: the metric.
-        pairs: P names of both sides.
-        values: (P, K, 1 + R) differences of each seed on the test part, NaN where there is none, and on its resamples.
-        noise: (P, R) normal draws of the same variance, correlated where differences have an arm in common.
-        identical: (P,) whether both sides are the very same predictions: their difference is 0 in any case.
+        pairs: P pairs of names.
+        values: (P, K, 1 + R) differences of each seed on the test part, NaN if undefined, and on its resamples.
+        noise: (P, R) normal draws of equal variance, correlated if differences have an arm in common.
+        identical: (P,) whether both sides have identical predictions, so that the difference is exactly 0.
         pool: the spread over seeds of all pairs of arms.
-        named: name of the metric in the comparisons, if another.
-        bound: the largest difference that can be.
-        level: of the own interval.
+        named: name of the metric in the comparisons, if different.
+        bound: the largest possible difference.
+        level: coverage of each difference's own interval.
     """
     points, draws = values[..., 0].mean(axis=1), values[..., 1:].mean(axis=1)
     reason, cases = no_interval(predictions, metric, draws), cases_with(predictions, metric)
@@ -142,7 +142,7 @@ def with_intervals(
     errors = errors_of(predictions, metric, values, pool)
     largest = max_t(points, draws + errors.seeds[:, None] * noise[:, : draws.shape[1]] / np.sqrt(2))
     half = np.where(identical, 0, np.where(errors.cases > SAME, errors.both, np.nan))
-    # As likely to hold its own difference as the normal one that holds all of them at once.
+    # The single coverage at which normal intervals would cover all differences simultaneously.
     at_once = max(2 * float(stats.norm.cdf(largest)) - 1, LEVEL)
     own, narrow, joint = (t_quantile(one, errors.freedom) * half for one in (level, EQUIVALENCE_LEVEL, at_once))
     differences, equivalences, simultaneous = (
@@ -158,7 +158,7 @@ def with_intervals(
 def max_t(points: np.ndarray, draws: np.ndarray) -> float:
     """95 % quantile over resamples (P, R) of the largest |draw - point| / standard deviation among P differences.
 
-    Differences without spread are exact and take no part.
+    Differences without spread are exact and are left out.
     """
     deviations = np.std(draws, axis=1)
     moving = deviations > SAME
@@ -183,17 +183,17 @@ def planned_comparisons(
     Args:
         drawn: metrics of all arms on the same resamples.
         baseline: the arm that all others are compared with.
-        contrasts: further pairs (arm, against), fixed before the test part was looked at.
-        metrics: which metrics to compare; all that were resampled if None.
-        margin: differences below it, both ways, do not matter (two points by default).
-        swaps: random within-case swaps for p.
-        seed: decides the swaps, the same ones for all pairs and metrics.
+        contrasts: further pairs (arm, against), fixed before the test part was evaluated.
+        metrics: the metrics to compare; all resampled ones if None.
+        margin: absolute differences below it are irrelevant (0.02 by default).
+        swaps: number of random within-case swaps for p.
+        seed: seed of the swaps, which are the same for all pairs and metrics.
 
     Returns:
         By metric, the baseline's family first.
 
     Raises:
-        InputError: an arm or metric that is not there, an arm compared with itself, or a pair given twice.
+        InputError: an arm or metric does not exist, an arm is compared with itself, or a pair is duplicated.
     """
     predictions = drawn.predictions
     _check(predictions, baseline, contrasts)
@@ -203,7 +203,7 @@ def planned_comparisons(
         raise InputError(f"not resampled: {', '.join(unknown)}; there are {', '.join(drawn.points)}")
     families = {
         "baseline": [(arm, baseline) for arm in predictions.arms if arm != baseline],
-        "contrasts": [pair for pair in contrasts if baseline not in pair],  # else it is in the other family
+        "contrasts": [pair for pair in contrasts if baseline not in pair],  # the others are in the family above
     }
     swapped = np.random.default_rng(seed).integers(2, size=(swaps, len(predictions.names)), dtype=np.int16)
     return [

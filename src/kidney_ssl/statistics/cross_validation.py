@@ -1,9 +1,9 @@
 """Metrics over the folds of a cross-validation: every case is tested once, by networks that did not see it.
 
 The folds share most of their training cases, so their metrics are not independent: standard deviation / sqrt(folds) is
-no standard error, and none is given (Bengio and Grandvalet 2004: no unbiased estimate of it exists). The interval
-resamples test cases within each fold, crossed with seeds where there are two or more. It says how the mean may differ
-on further cases and with further seeds on these folds, and leaves out what other training cases would change.
+not a standard error, and no unbiased estimate of it exists (Bengio and Grandvalet 2004). The interval resamples test
+cases within each fold, crossed with seeds if there are at least two. It covers further cases and seeds on these folds,
+but not the variation from other training cases.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,13 +30,13 @@ from kidney_ssl.statistics.crossed import Pool, standard_error, with_seeds
 from kidney_ssl.statistics.resampling import METRICS, effective_cases
 from kidney_ssl.statistics.result import Estimate, as_json
 
-# What stands in a summary beside a metric of an arm; over folds they are computed anew.
+# Suffixes of derived values in a summary, which are computed anew over folds.
 _BESIDE = ("_low", "_high", "_difference", "_spread", "_published")
 
 
 @dataclass(frozen=True)
 class Fold:
-    """What one fold left."""
+    """Results of one fold."""
 
     summary: Mapping[str, Mapping[str, float | None]]  # metric -> arm -> value, as metrics/summary.json has them
     cases: Mapping[str, str]  # every case of the study -> its split in this fold
@@ -53,7 +53,7 @@ def assert_each_case_tested_once(folds: Sequence[Fold]) -> None:
     """Refuse folds that do not test every case of the study exactly once.
 
     Raises:
-        InputError: a case is tested twice or never, the folds are not of the same cases, or predictions are of a case
+        InputError: a case is tested twice or never, the folds have different cases, or there are predictions of a case
             that its fold does not test; the line names them.
     """
     again = "delete checkpoints/folds and run `make folds` again"
@@ -83,8 +83,8 @@ def over_folds(folds: Sequence[Fold], *, baseline: str, resamples: int, seed: in
     Args:
         folds: in the order of `data.fold`.
         baseline: the arm that all others are compared with, fold by fold.
-        resamples: of the test cases, within each fold.
-        seed: of the resamples.
+        resamples: number of resamples of the test cases within each fold.
+        seed: seed of the resamples.
 
     Returns:
         baseline, seeds (of each arm), folds (cases of each test part), and figures: metric -> arm -> values of the
@@ -134,10 +134,10 @@ def _over_folds(values: Sequence[float | None], drawn: Sequence[Resampled], metr
 def _mean_over_folds(drawn: Sequence[Resampled], metric: str, arm: str, against: str | None = None) -> Estimate:
     """Mean over folds of an arm's metric, or of its difference from another arm's on the same resamples.
 
-    The squared standard error over cases is the sum of the folds' own / folds^2, since cases are drawn within folds.
-    Student's t has as many degrees of freedom as the folds have together: the cases that carry the metric, less one a
-    fold. A seed counts by its mean over folds, since it may do the same in all of them. A metric's interval is made on
-    the logit scale, as for a single test part.
+    The squared standard error over cases is the sum of the folds' squared errors / folds^2, since cases are resampled
+    within folds. Student's t has the sum of the folds' degrees of freedom: the effective number of cases minus 1 for
+    each fold. A seed counts by its mean over folds, since its effect may be the same in all of them. A metric's
+    interval is computed on the logit scale, as for a single test part.
     """
     for number, one in enumerate(drawn):
         if reason := no_interval(one.predictions, metric, one.draws[metric]):

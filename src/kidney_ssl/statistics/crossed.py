@@ -1,8 +1,8 @@
 """Standard errors under two crossed random factors, test cases and seeds.
 
-Another study would have other test cases and other trainings: a seed is a replicate of the pretraining, the head, the
-order of batches and, at a small budget, the cases drawn. Every seed meets every case, as every reader reads every case
-in a multi-reader study, so seeds take the place of readers in the analysis of Obuchowski and Rockette (1995,
+Another study would have other test cases and other trainings. A seed is a replicate of the pretraining, the head, the
+order of batches and, at a small budget, the drawn cases. Every seed predicts every case, as every reader reads every
+case in a multi-reader study, so seeds take the place of readers in the analysis of Obuchowski and Rockette (1995,
 doi:10.1080/03610919508813243) with the degrees of freedom of Hillis (2007, doi:10.1002/sim.2532). A mean over K seeds
 has the squared standard error
 
@@ -17,12 +17,14 @@ doi:10.1214/07-AOAS122).
 Differences are paired by seed: the spread is that of the K differences. This is valid whether seed s of two arms shares
 the drawn cases, order and head, or nothing. If arms share nothing it costs half of the degrees of freedom.
 
-Seeds count as independent. Where a pretraining has fewer replicates than the study has seeds, several seeds start from
-one replicate: too little of what another pretraining would change is then in the interval; with one replicate nothing.
+Seeds count as independent. If a pretraining has fewer replicates than the study has seeds, several seeds start from the
+same replicate. The interval then includes too little of the variation between pretrainings, and with one replicate
+none.
 
-Two or three seeds tell little about a spread. So the mean spread of all arms (or of all their pairs) is mixed in, as if
-it had `PRIOR` degrees of freedom, as moderated t tests do (Smyth 2004, doi:10.2202/1544-6115.1027). More would be
-tighter where all arms vary alike, and too tight for the arm that varies most; see docs/coverage.md.
+Two or three seeds give a poor estimate of their spread. It is therefore combined with the mean spread of all arms (or
+of all their pairs), which counts as `PRIOR` degrees of freedom, as in moderated t tests (Smyth 2004,
+doi:10.2202/1544-6115.1027). A larger prior would give tighter intervals if all arms vary equally, but too tight ones
+for the arm that varies most; see docs/coverage.md.
 """
 
 from dataclasses import dataclass
@@ -71,8 +73,8 @@ def crossed_errors(values: np.ndarray, *, cases: int, freedom: float, pool: Pool
 
     Args:
         values: (P, K, 1 + R), of each seed on the test part and on its R resamples.
-        cases: of the test part.
-        freedom: degrees of freedom of what resamples of the cases say.
+        cases: number of cases of the test part.
+        freedom: degrees of freedom of the error over cases.
         pool: the spread over seeds of all arms or pairs.
     """
     alone = standard_error(values[..., 1:].mean(axis=1), cases)
@@ -80,7 +82,7 @@ def crossed_errors(values: np.ndarray, *, cases: int, freedom: float, pool: Pool
 
 
 def with_seeds(alone: np.ndarray, values: np.ndarray, *, cases: int, freedom: float, pool: Pool) -> Errors:
-    """Add seeds to the standard errors over cases `alone`, (P,); else as `crossed_errors`."""
+    """Add seeds to the standard errors over cases only, `alone` (P,); other arguments as for `crossed_errors`."""
     count = values.shape[1]
     if count < 2:
         return Errors(alone, np.full(len(alone), float(freedom)), alone)
@@ -97,5 +99,5 @@ def with_seeds(alone: np.ndarray, values: np.ndarray, *, cases: int, freedom: fl
 
 
 def standard_error(draws: np.ndarray, cases: int) -> np.ndarray:
-    """Standard deviation over resamples (last axis), without the bias that C cases instead of C - 1 give it."""
+    """Standard deviation over resamples (last axis), corrected for the bootstrap's division by C instead of C - 1."""
     return np.asarray(np.std(draws, axis=-1) * np.sqrt(cases / (cases - 1)))

@@ -35,7 +35,7 @@ def curve_bands(predictions: ArmPredictions, kind: str, *, count: int, seed: int
     if predictions.labels.all() or not predictions.labels.any():
         return {}
     weights = sample_and_resamples(len(predictions.names), count, seed)[:, predictions.cases]
-    at = GRID if kind == "roc" else GRID[1:]  # no precision where nothing is called
+    at = GRID if kind == "roc" else GRID[1:]  # precision is undefined if nothing is called
     found = {}
     for arm, seeds in zip(predictions.arms, predictions.probabilities, strict=True):
         curves = np.mean([_curves(weights, predictions.labels, one, kind, at) for one in seeds], axis=0)
@@ -49,7 +49,7 @@ def _curves(
 ) -> np.ndarray:
     """One curve for each row of weights (R, N), read off at (G,): (R, G); NaN where a resample has one class alone."""
     order = np.argsort(-probabilities, kind="stable")
-    last = np.append(np.flatnonzero(np.diff(probabilities[order])), len(order) - 1)  # equal ones are called together
+    last = np.append(np.flatnonzero(np.diff(probabilities[order])), len(order) - 1)  # ties are called together
     called = (
         np.cumsum(weights[:, order] * labels[order], axis=1)[:, last],
         np.cumsum(weights[:, order], axis=1)[:, last],

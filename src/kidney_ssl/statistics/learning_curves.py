@@ -1,14 +1,15 @@
-"""Learning curves over label budgets: the area under them, and how many labels the baseline needs for the same value.
+"""Learning curves over label budgets: their area, and how many labels the baseline needs for the same value.
 
 A curve is an arm's metric at each budget, against the logarithm of the percent of training cases that have labels.
 All budgets are tested on the same cases and resampled alike, so every draw of the cases is a draw of whole curves.
 
 - Area: integral over log(percent) by trapezoids, divided by the range of log(percent): a mean of the metric, in which
   halving the labels counts the same wherever it is done.
-- Label equivalence: the percent at which the baseline's curve, straight between budgets, reaches the value that an arm
-  has with its own. Both curves are first made monotone, since more labels teach no less: isotonic regression, every
-  budget alike. Where the baseline's is flat, the percent nearest to the arm's own is taken, the smallest claim. Outside
-  the baseline's range there is no percent, only more than the largest (inf) or less than the smallest (-inf) budget.
+- Label equivalence: the percent at which the baseline's curve, linear between budgets, reaches the value that an arm
+  has at its budget. Both curves are first made monotone by isotonic regression with equal weights, assuming that more
+  labels never harm. Where the baseline's curve is flat, the percent nearest to the arm's own is used, as the most
+  conservative choice. Outside the baseline's range there is no percent, only more than the largest (inf) or less than
+  the smallest (-inf) budget.
 """
 
 from collections.abc import Mapping, Sequence
@@ -153,8 +154,8 @@ def equal_percents(ours: np.ndarray, theirs: np.ndarray, percents: Sequence[int]
 def isotonic(curves: np.ndarray) -> np.ndarray:
     """Make all curves nondecreasing at once: g_i = max over j <= i of min over k >= i of mean(y_j .. y_k).
 
-    Scikit-learn's isotonic regression takes one curve at a time, 10,000 resamples of each arm and metric here. (R, P)
-    float64 -> (R, P); a curve that does not fall is unchanged.
+    Scikit-learn's isotonic regression handles one curve at a time, too slow for 10,000 resamples per arm and metric.
+    (R, P) float64 -> (R, P); a nondecreasing curve does not change.
     """
     points = curves.shape[1]
     means = np.full((points, points, len(curves)), np.nan)
@@ -169,7 +170,7 @@ def _crossing(curves: np.ndarray, wanted: np.ndarray, above: np.ndarray, logs: n
     rows, below = np.arange(len(curves)), np.maximum(above - 1, 0)
     rise = curves[rows, above] - curves[rows, below]
     share = np.divide(wanted - curves[rows, below], rise, out=np.ones_like(rise), where=rise > 0)
-    # Both ends exactly: a + 1 * (b - a) may miss b by its last bit.
+    # This form is exact at both ends; a + 1 * (b - a) may differ from b in its last bit.
     share = np.clip(share, 0, 1)
     return np.asarray((1 - share) * logs[below] + share * logs[above])
 
@@ -186,7 +187,7 @@ def _difference(one: Resampled, metric: str, arm: int, base: int) -> tuple[float
 
 
 def _ordered(budgets: Mapping[int, Resampled]) -> dict[int, Resampled]:
-    """Sort budgets by percent and hold their test parts against each other."""
+    """Sort budgets by percent and check that their test parts agree."""
     if len(budgets) < 2:
         raise InputError("a learning curve needs at least two label budgets: add to percents")
     ordered = dict(sorted(budgets.items()))

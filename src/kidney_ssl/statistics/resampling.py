@@ -35,7 +35,7 @@ NEEDS = {
 METRICS = tuple(NEEDS)
 LOWER_IS_BETTER = ("brier",)
 
-_BLOCK_BYTES = 2**23  # what a processor's cache holds: twice as fast as four times as much
+_BLOCK_BYTES = 2**23  # fits a processor's cache; four times as much is half as fast
 # Weights (B, C) float64 -> (B, A, K).
 _Values = Callable[[np.ndarray], np.ndarray]
 
@@ -55,7 +55,7 @@ def values_of_seeds(predictions: ArmPredictions, metric: str, weights: np.ndarra
     Args:
         predictions: A arms, K seeds, C cases.
         metric: one of `METRICS`, as in `metrics.classification`.
-        weights: (R, C), how often each case counts: whole numbers from 0.
+        weights: (R, C), how often each case counts: integers from 0.
 
     Returns:
         (A, K, R) float64, NaN where the weights leave no slice that the metric needs.
@@ -96,10 +96,10 @@ def why_undefined(predictions: ArmPredictions, metric: str) -> str | None:
 
 
 def effective_cases(predictions: ArmPredictions, metric: str) -> float:
-    """Count the cases that carry a metric: the effective sample size of their slices, the smaller of both classes.
+    """Effective number of cases of a metric: the effective sample size of their slices, the smaller of both classes.
 
-    A pooled metric weighs a case by its slices, and few cases of KiTS23 hold most tumor slices. A mean over cases
-    weighs all alike, so there it is the number of cases.
+    A pooled metric weights a case by its slices, and few cases of KiTS23 have most tumor slices. A mean over cases
+    weights all cases equally, so there it is the number of cases.
     """
     if metric == "accuracy_over_cases":
         return float(len(predictions.names))
@@ -110,7 +110,7 @@ def effective_cases(predictions: ArmPredictions, metric: str) -> float:
 
 
 def cases_with(predictions: ArmPredictions, metric: str) -> int:
-    """Count the cases that hold slices which a metric needs: tumor slices or negatives, whichever are in fewer."""
+    """Number of cases with the slices that a metric needs: tumor slices or negatives, whichever are in fewer cases."""
     need_tumor, need_others = NEEDS[metric]
     others = predictions.classes == KIDNEY if metric.endswith(AGAINST_KIDNEY) else ~predictions.labels
     kinds = [kind for kind, needed in ((predictions.labels, need_tumor), (others, need_others)) if needed]

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 
 DIGITS = 6  # decimals of every result in a file: finer than a slice of the largest test part
-# What a training was given, and the probability from which slices are called: rounded, they would call other slices.
+# Settings and thresholds that are not rounded; a rounded threshold would call other slices.
 EXACT = ("learning_rate", "threshold", "strength")
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A statistic with its 95 % interval, where nothing else is said."""
+    """A statistic with its interval, of 95 % unless stated otherwise."""
 
     value: float | None = None  # the statistic; None where it cannot be computed
     low: float | None = None  # lower end of the interval; None without one
@@ -22,15 +22,15 @@ class Estimate:
 
 
 def unless(possible: bool | np.bool, reason: str) -> Estimate | None:
-    """Make an estimate without a value that says why, unless the statistic can be computed; `unless(...) or value`."""
+    """An estimate without a value but with a reason, unless the statistic can be computed: `unless(...) or value`."""
     return None if possible else Estimate(reason=reason)
 
 
 def as_json(content: Any, name: str = "") -> Any:
     """Make nested mappings and lists of numbers, words and estimates ready for JSON.
 
-    Numbers are rounded, but for those whose key `name` is in `EXACT`. Values of estimates stand in their place, and
-    the reasons of those that are None in the same mapping under `reasons`.
+    Numbers are rounded, except those whose key `name` is in `EXACT`. An estimate is replaced by its value; the reasons
+    of missing values are in the same mapping under `reasons`.
     """
     if isinstance(content, Mapping):
         reasons = {key: one.reason for key, one in content.items() if isinstance(one, Estimate) and one.value is None}

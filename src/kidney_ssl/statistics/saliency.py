@@ -1,4 +1,4 @@
-"""How alike the saliency maps of several arms are, with an interval over cases."""
+"""Similarity of several arms' saliency maps, with an interval over cases."""
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations

@@ -1,8 +1,8 @@
-"""p of a difference by swapping two arms within cases: were they alike, a case's predictions could be either arm's.
+"""p of a difference by swapping two arms within cases: under the null hypothesis their predictions are exchangeable.
 
-All seeds of a case are swapped together, so p asks whether these very networks differ on further cases. Whether further
-trainings would differ it does not ask: with trainings that differ by their seed it is small too often (docs/coverage.md
-says how often), and the interval over cases and seeds decides.
+All seeds of a case are swapped together, so p tests whether these networks differ on further cases, not whether further
+trainings would differ. For the latter question p is too often small (docs/coverage.md has the rate), so the verdict
+uses the interval over cases and seeds.
 """
 
 from dataclasses import replace
@@ -16,9 +16,9 @@ from kidney_ssl.statistics.resampling import AGAINST_KIDNEY, metric_values, slic
 
 
 def swap_p(predictions: ArmPredictions, pair: tuple[str, str], metric: str, swapped: np.ndarray) -> float:
-    """Two-sided p of a paired difference: were the arms alike, each case's predictions could be either arm's.
+    """Two-sided p of a paired difference, for the null hypothesis that the arms are exchangeable within each case.
 
-    `swapped`, (draws, C) 0 or 1, are the cases that change arms, all seeds of a case together.
+    `swapped`, (draws, C) 0 or 1, marks the cases whose arms are swapped, all seeds of a case together.
 
     Returns:
         (1 + swaps with a difference at least as large) / (1 + draws).
@@ -31,10 +31,10 @@ def swap_p(predictions: ArmPredictions, pair: tuple[str, str], metric: str, swap
 def swap_differences(
     predictions: ArmPredictions, pair: tuple[str, str], metric: str, swapped: np.ndarray
 ) -> np.ndarray:
-    """Compute how far two arms are apart after swaps of their predictions within cases, all seeds of a case together.
+    """Differences (R,) of two arms after swaps of their predictions in the cases marked by `swapped`, (R, C) 0 or 1.
 
-    What a metric of ranking swaps are ranks within each arm, so that no arm's scale of probabilities matters
-    (Bandos, Rockette and Gur 2005, doi:10.1002/sim.2149). From `swapped`, (R, C) 0 or 1, the differences (R,).
+    For ranking metrics, ranks within each arm are swapped, so that the arms' scales of probabilities do not matter
+    (Bandos, Rockette and Gur 2005, doi:10.1002/sim.2149). All seeds of a case are swapped together.
     """
     if metric.removesuffix(AGAINST_KIDNEY) == "auroc":
         return _swapped_aurocs(predictions, pair, metric, swapped)
