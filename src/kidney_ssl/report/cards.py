@@ -26,7 +26,7 @@ class Card:
 
 
 def cards(study: Study) -> list[Card]:
-    """Say what the data and the models are, where they come from, how good they are, and what they are not for."""
+    """Describe data and models: their origin, their quality, and what they are not for."""
     params, selection, window = study.params, study.selection, study.normalization["window"]
     tuned, arms = params["finetune"], params["arms"]
     values = selection | params["select"] | tuned | {
@@ -69,7 +69,7 @@ def _told(name: str, record: Mapping[str, Any]) -> str:
 def _entries(
     entries: Mapping[str, Any], source: str, values: Mapping[str, Any], lists: Mapping[str, Sequence[str]]
 ) -> list[tuple[str, list[str]]]:
-    """Fill the lines of a card in: of the study's source where they differ; a line `*name` stands for a list."""
+    """Fill in the lines of a card, using the text for the study's source if it differs; a line `*name` is a list."""
     made = []
     for heading, given in entries.items():
         lines = given[source] if isinstance(given, dict) else given
@@ -80,7 +80,7 @@ def _entries(
 
 @dataclass(frozen=True)
 class Item:
-    """An item of a guideline in our words, where it is answered (#section or file; nowhere), and how, or why not."""
+    """A guideline's item in our words, where it is answered (#section, file or nowhere), and how, or why not."""
 
     guideline: str
     number: str

@@ -17,7 +17,7 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLoc
 from kidney_ssl.report.names import worded
 from kidney_ssl.statistics.result import Estimate
 
-# Colours that stand for the style sheet's: dark mode and print turn them over without another drawing.
+# Placeholders for colours of the style sheet, so that dark mode and print can change them without redrawing.
 INK, SOFT, LINE, ACCENT, FAINT, PAPER = (f"#00000{place}" for place in range(1, 7))
 VARIABLES = {INK: "ink", SOFT: "soft", LINE: "line", ACCENT: "accent", FAINT: "other", PAPER: "paper"}
 ARM_COLOURS = 12
@@ -31,7 +31,7 @@ PANEL = (160, 146)  # width and height of a small chart, px
 
 @dataclass(frozen=True)
 class Axis:
-    """Name and bounds of an axis; None: found from what is drawn."""
+    """Name and bounds of an axis; None: chosen from the data."""
 
     label: str
     low: float | None = None
@@ -42,7 +42,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Curve:
-    """A line through points, with a band where its ends are known."""
+    """A line through points, with a band if its ends are known."""
 
     x: Values
     y: Values
@@ -75,7 +75,7 @@ def _figure(width: float, height: float) -> Figure:
 
 
 def _svg(figure: Figure, name: str, said: str) -> Markup:
-    """Write a figure as a part of the page: px, short numbers, ids of its own, colours of the style sheet."""
+    """Write a figure as SVG for the page: sizes in px, short numbers, unique ids, colours of the style sheet."""
     buffer = StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
@@ -120,10 +120,10 @@ def panels(
     notes: Mapping[str, str] | None = None,
     shared: bool = True,
 ) -> list[Panel]:
-    """Draw a small chart for each title with a curve of two points: its curves in colour over the reference's in grey.
+    """Draw a small chart for each title that has a curve with two or more points: its curves over the grey reference.
 
-    `dashed` is chance or what needs no model, `rings` are points to ring by title, `notes` words under titles; with
-    `shared` the charts have one vertical scale. `name` is unique on the page, as in all charts.
+    `dashed` is the curve of chance or of no model, `rings` are points to ring by title, and `notes` are words under
+    titles. With `shared` the charts have the same vertical scale. `name` is unique on the page, as for all charts.
     """
     shown = {title: curves for title, curves in arms.items() if any(len(one.x) > 1 for one in curves)}
     if shared and y.low is None:
@@ -156,7 +156,7 @@ def forest(
 ) -> Markup:
     """Draw a forest plot: differences from the baseline with simultaneous intervals, the margin as a band.
 
-    The axis goes from -bound to bound. `width` is in px; under 600 names stand above their rows.
+    The axis goes from -bound to bound. `width` is in px; if it is below 600, names are above their rows.
     """
     narrow = width < 600
     step, top, bottom = (40 if narrow else 23), 26, 50
@@ -197,9 +197,10 @@ def forest(
 
 @rc_context(STYLE)
 def scatter(name: str, points: Sequence[tuple[str, float, Estimate]], x: str, y: str, *, width: int) -> Markup:
-    """Draw one mark an arm, of its own colour and form, with the interval of its metric upright.
+    """Draw one mark per arm, with its own colour and shape, and the interval of its metric as a vertical line.
 
-    Points are name, place on the horizontal axis and metric. The key stands beside the chart, under 600 px below it.
+    Points are name, position on the horizontal axis and metric. The legend is beside the chart, or below it if the
+    width is under 600 px.
     """
     narrow = width < 600
     key = 18 * len(points) if narrow else 0

@@ -1,4 +1,4 @@
-"""What a run shows, in sentences that follow from its results by rule and never say more than they do."""
+"""Sentences about a study's results, made by rules that never claim more than the results show."""
 
 from collections.abc import Mapping, Sequence
 from statistics import median
@@ -18,7 +18,7 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 def headline(study: Study) -> str:
-    """State in one sentence what the study shows in its primary metric, over all label budgets; controls apart."""
+    """State in one sentence what the study shows in its primary metric, over all label budgets, without controls."""
     primary, first = study.params["analysis"]["primary"], in_sentence(arm_name(study.baseline))
     purpose = WORDS["purposes"][primary]
     rows = [row for row in study.differences if (row["family"], row["metric"]) == ("baseline", primary)]
@@ -65,8 +65,8 @@ def verdicts(study: Study, rows: Rows) -> dict[str, list[str]]:
 
     The primary metric comes first, then differences from the baseline.
 
-    `decided` has a sentence for each difference that is shown, equivalences in the primary metric alone; `open` has the
-    arms whose difference from the baseline in the primary metric is not.
+    `decided` has a sentence for each decided difference (equivalences only in the primary metric); `open` has the arms
+    whose difference from the baseline in the primary metric is undecided.
     """
     primary = study.params["analysis"]["primary"]
     decided, undecided = [], []
@@ -100,7 +100,7 @@ def noise(study: Study) -> str:
 
 
 def findings(study: Study) -> list[str]:
-    """Say what else is to be known, most important first."""
+    """Further findings, the most important first."""
     at, said = study.percents, []
     if study.params["data"]["source"] == "phantom":
         said.append("The phantom says nothing about patients and ranks nothing about real CT.")
@@ -124,7 +124,7 @@ def findings(study: Study) -> list[str]:
 
 
 def _claims(study: Study) -> list[str]:
-    """Say whether a benefit could have shown, and how the claims came out."""
+    """Say whether a benefit could have been detected, and the verdicts on the claims."""
     claims = study.claims.get("claims", [])
     by = {verdict: [one["sentence"] for one in claims if one["verdict"] == verdict] for verdict in OF_CLAIMS}
     told = ", ".join(f"{len(found)} {verdict}" for verdict, found in by.items() if found)
@@ -136,6 +136,6 @@ def _claims(study: Study) -> list[str]:
 
 
 def could_show(study: Study) -> list[str]:
-    """Say whether a benefit could have shown, where the study asked."""
+    """Say whether a benefit could have been detected, if the study tests this with an oracle."""
     oracle = study.claims.get("oracle", {"verdict": NOT_ASKED})
     return [] if oracle["verdict"] == NOT_ASKED else [oracle_words(oracle)]

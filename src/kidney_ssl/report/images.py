@@ -11,7 +11,7 @@ from skimage.segmentation import find_boundaries
 
 from kidney_ssl.schema import MASK_CYST, MASK_KIDNEY, MASK_TUMOR
 
-# Widest side in pixels and WebP quality, tried until a picture fits into its share of the page.
+# Longest side in pixels and WebP quality, tried in turn until a picture fits its byte limit.
 LADDER = ((960, 80), (720, 75), (540, 70), (400, 60), (280, 45), (180, 35))
 # In drawing order: the tumor lies on top.
 OUTLINES = {MASK_KIDNEY: (86, 180, 233), MASK_CYST: (240, 228, 66), MASK_TUMOR: (255, 64, 64)}
@@ -48,7 +48,7 @@ def grey(image: np.ndarray, mask: np.ndarray | None = None, side: int = 256) -> 
 def embed(picture: bytes | Image.Image, alt: str, limit: int) -> Picture | None:
     """Turn a picture into a data: URI of at most `limit` bytes before base64; None if not even the smallest fits.
 
-    A PNG or WebP that fits stays as it is, any other becomes a smaller and smaller WebP.
+    A PNG or WebP that fits is not changed; any other picture is reduced step by step as a WebP.
     """
     if isinstance(picture, Image.Image):
         picture = _packed(picture, "PNG", optimize=True)

@@ -1,4 +1,4 @@
-"""Tables whose columns stand in columns.csv: label, group, where the value is found, and in which form it is shown."""
+"""Tables whose columns are defined in columns.csv: label, group, path of the value, and format."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ Rows = Mapping[str, Sequence[Mapping[str, Any]]]
 
 @cache
 def columns(table: str) -> list[dict[str, str]]:
-    """Read the columns of a table; the caption stands last, with the name of the first column as its note."""
+    """Read the columns of a table; the last one is the caption, with the first column's name as its note."""
     with (files("kidney_ssl.report") / "columns.csv").open(encoding="utf-8") as stream:
         return [row for row in csv.DictReader(stream) if row["table"] == table]
 
@@ -30,7 +30,7 @@ def heads(rows: Sequence[Mapping[str, str]]) -> list[Column]:
 
 
 def by_arm(study: Study, block: str) -> dict[str, list[Any]]:
-    """Give every arm's metrics, a seed each, at the largest label budget; arms without that block are left out."""
+    """Every arm's metrics for each seed at the largest label budget, without arms that lack the block."""
     found: dict[str, list[Any]] = {}
     for run in study.runs:
         if run.percent == study.percents[0] and block in study.results[run]:
@@ -39,14 +39,14 @@ def by_arm(study: Study, block: str) -> dict[str, list[Any]]:
 
 
 def inner(metrics: Any, path: Sequence[str]) -> Any:
-    """Give what stands at a path; None where there is nothing."""
+    """The value at a path; None if there is none."""
     for key in path:
         metrics = (metrics or {}).get(key)
     return metrics
 
 
 def mean(seeds: Sequence[Mapping[str, Any]], path: Sequence[str], reason: str = "not computed") -> Estimate:
-    """Average a metric over the seeds, with its interval; no value, but the reason, where one of them has none."""
+    """Average a metric over the seeds, with its interval; if a seed lacks it, no value but the reason."""
     values = [inner(metrics, path) for metrics in seeds]
     if None in values:
         place = inner(seeds[values.index(None)], path[:-1]) or {}
@@ -71,7 +71,7 @@ def _cell(seeds: Sequence[Mapping[str, Any]], path: list[str], form: str, reason
 
 
 def table_of(name: str, rows: Rows, reason: str = "not measured") -> Table | None:
-    """Lay a table of columns.csv out: means over the mappings of each row, of a name, in order; None without rows."""
+    """Make a table of columns.csv: a row has a name and mappings, whose means fill the cells; None without rows."""
     *wanted, caption = columns(name)
     made = [
         [label(title), *(_cell(seeds, row["path"].split("/"), row["form"], reason) for row in wanted)]
@@ -81,6 +81,6 @@ def table_of(name: str, rows: Rows, reason: str = "not measured") -> Table | Non
 
 
 def metric_table(study: Study, name: str, block: str | None = None) -> Table | None:
-    """Lay out a table of the arms' metrics; of the arms that have the block, by default that of the first column."""
+    """Make a table of the metrics of all arms that have the block, by default the first column's block."""
     arms = by_arm(study, block or columns(name)[0]["path"].partition("/")[0])
     return table_of(name, {study.title(arm): seeds for arm, seeds in arms.items()})

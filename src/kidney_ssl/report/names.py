@@ -1,4 +1,4 @@
-"""Names and numbers as people read them: organs, arms, lists, rounded numbers."""
+"""Names and numbers for readers: organs, arms, lists, rounded numbers."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -71,9 +71,9 @@ def plural(count: int, word: str) -> str:
 
 
 def digits_of(one: Estimate) -> int:
-    """Decimals that an estimate can carry, 2 to 4: the last is worth a tenth to all of half its interval.
+    """Decimals to show for an estimate, 2 to 4: the last one is worth between a tenth and all of the half-width.
 
-    One more where an end would read 0 that is not.
+    One more if an end of the interval would be rounded to 0.
     """
     if one.low is None or one.high is None or one.high <= one.low:
         return 2
@@ -82,7 +82,7 @@ def digits_of(one: Estimate) -> int:
 
 
 def worded(one: Estimate, *, signed: bool = False, interval: bool = True, digits: int | None = None) -> str:
-    """Write an estimate, "0.81 (0.70 to 0.90)"; a dash where it is not known."""
+    """Write an estimate, "0.81 (0.70 to 0.90)"; a dash if it is unknown."""
     if one.value is None:
         return "-"
     form = f"{'+' if signed else ''},.{digits_of(one) if digits is None else digits}f"
@@ -91,5 +91,5 @@ def worded(one: Estimate, *, signed: bool = False, interval: bool = True, digits
 
 
 def _signless(text: str) -> str:
-    """Write what rounds to zero without a sign."""
+    """Remove the sign of a number that rounds to zero."""
     return text if text.strip("+-0.,") else text.lstrip("+-")

@@ -1,4 +1,4 @@
-"""The report page: one HTML file that holds everything it shows and asks for nothing else."""
+"""The report page: one self-contained HTML file that loads no other files."""
 
 import re
 from importlib.resources import files
@@ -39,7 +39,7 @@ def write_page(study: Study, out: Path) -> None:
 
 
 def _content(study: Study) -> dict[str, Any]:
-    """Everything that the template fills in, most of it from the study itself."""
+    """All values for the template, most of them directly from the study."""
     params = study.params
     now = [row for row in study.differences if row["percent"] == study.percents[0]]
     return {
@@ -79,7 +79,7 @@ def _named(pair: re.Match[str]) -> str:
 
 
 def _forests(study: Study) -> list[dict[str, Any]]:
-    """A forest plot a budget, the largest first, on one scale and in its order; alone it is drawn wide too."""
+    """One forest plot per budget, the largest first, all with its scale and order; a single one is also drawn wide."""
     plan, primary = study.params["analysis"], study.params["analysis"]["primary"]
     rows = [row for row in study.differences if (row["family"], row["metric"]) == ("baseline", primary)]
     rows.sort(key=lambda row: (-row["percent"], VERDICTS.index(row["verdict"]), -(row["point"] or 0)))

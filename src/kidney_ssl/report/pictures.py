@@ -45,7 +45,7 @@ def write_picture(path: Path, images: np.ndarray, columns: Sequence[str], outlin
 
 
 def overlaid(image: np.ndarray, tumor: np.ndarray, activation: np.ndarray, side: int) -> Image.Image:
-    """Draw an activation map over a slice, the tumor's outline in a colour that the map has not, on a black rim.
+    """Draw an activation map over a slice, and the tumor's outline with a black rim in a colour not used by the map.
 
     Args:
         image: (S, S) in [0, 1].
@@ -65,7 +65,7 @@ def overlaid(image: np.ndarray, tumor: np.ndarray, activation: np.ndarray, side:
 
 
 def write_card(path: Path, image: np.ndarray, tumor: np.ndarray, activation: np.ndarray) -> None:
-    """Write a slice with its tumor outlined, beside the same with an activation map over it, as WebP.
+    """Write two images as WebP: a slice with its tumor outlined, and the same with an activation map over it.
 
     The arrays are those of `overlaid`; the same ones give the same bytes.
     """

@@ -1,4 +1,4 @@
-"""Everything that the page shows, gathered from the files of a study as plain data."""
+"""All data of the report, read from the files of a study."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -48,7 +48,7 @@ class Explained:
 
 @dataclass(frozen=True)
 class Study:
-    """What a study's files hold; a part that is absent is empty.
+    """Contents of a study's files; a missing part is empty.
 
     Attributes:
         params: the parameters as plain data.
@@ -118,7 +118,7 @@ class Study:
         return len({run.seed for run in self.runs if run.percent == percent})
 
     def estimate(self, name: str, arm: str, percent: int | None = None) -> Estimate:
-        """Look a metric of the summary up, by default at the largest budget, or why it is missing."""
+        """A metric of the summary, by default at the largest budget, or the reason why it is missing."""
         at = self.percents[0] if percent is None else percent
         value, low, high = (self.summary.get(budget_name(name, at, end), {}).get(arm) for end in ("", "low", "high"))
         *path, last = FIGURES.get(name) or ("",)
@@ -142,7 +142,7 @@ class Study:
 
     @property
     def controls(self) -> set[str]:
-        """The arms that are there to judge the study by: from a control's encoder, or with more updates than others."""
+        """The control arms: those with the encoder of a control method, or with extra updates."""
         found = {f"pretrain/{name}" for name, one in self.pretrainings.items() if one.figures[0].get("control")}
         arms = self.params["arms"].items()
         return {arm for arm, block in arms if block["weights"] in found or block.get("extra_updates")}
@@ -184,7 +184,7 @@ def simultaneous(row: Mapping[str, Any]) -> Estimate:
 
 
 def read_study(root: Path, settings: Mapping[str, Any]) -> Study:
-    """Gather a study from the project's folder; what belongs to it is told by the parameters, never by what lies there.
+    """Read a study from the project's folder; the parameters decide what belongs to it, not the files present.
 
     Raises:
         InputError: a file of a stage that this study needs is missing or damaged; the line names it.

@@ -12,7 +12,7 @@ MISSING = "-"
 
 @dataclass(frozen=True)
 class Cell:
-    """What stands in a cell, what it sorts by (None last), why there is none, or no interval, and its background."""
+    """A cell: text, sort key (None sorts last), reason for a missing value or interval, and background."""
 
     text: str
     sort: float | str | None = None

@@ -1,4 +1,4 @@
-"""What the arms of a study are, by what they start from: names are free, so roles never come from names."""
+"""Roles of a study's arms, from their settings: names can be chosen freely, so roles never come from names."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ class Roles:
     Attributes:
         baseline: the arm that all are compared with.
         random: random weights, no augmentation, no extra updates, no recipe of its own.
-        imagenet: the same of ImageNet weights.
-        oracle: the arm of the encoder pretrained on masks, and the arm of what its pretraining started from.
+        imagenet: the same with ImageNet weights.
+        oracle: the arm with the encoder pretrained on masks, and the arm with the initial weights of that pretraining.
         pretrained: arm -> (method, start), no augmentation and no recipe of its own, of the thesis's methods.
         augmented: augmentation with its own defaults -> (arm, the arm of the same weights without one).
         of_thesis: all arms that the thesis could have: its weights, its augmentations, nothing else changed.

@@ -1,9 +1,9 @@
-"""What the thesis claims, and whether this study supports it: by rules that were fixed before the results were seen.
+"""The claims of the thesis, and whether this study supports them, by rules fixed before the results were seen.
 
-Every rule rests on intervals over test cases and seeds, never on points. A claim that says several things at once is
-supported only when each of them is shown by its own interval: all must hold, so none needs a correction for their
-number. It is not supported as soon as one of them is shown to be otherwise, and since any one would do, that takes the
-interval that holds all of them at once, or equivalence within the plan's margin. Else it is undecided.
+Every rule uses intervals over test cases and seeds, never point estimates. A claim with several parts is supported
+only if the own interval of each part shows it; all must hold, so no correction for multiplicity is needed. It is not
+supported if one part is refuted; any one is sufficient, so this requires the simultaneous interval, or equivalence
+within the plan's margin. Otherwise it is undecided.
 """
 
 from collections.abc import Mapping
@@ -31,7 +31,7 @@ def judge(evidence: Evidence) -> dict[str, Any]:
 
 
 def oracle(evidence: Evidence) -> dict[str, Any]:
-    """Say whether the oracle beats what it started from at a small budget: if not, no benefit could have shown.
+    """Test whether the oracle beats its initial weights at a small budget; if not, no benefit could be detected.
 
     Returns:
         `verdict`: beat (at one budget below 100 % at least the interval, widened so that those of all such budgets hold

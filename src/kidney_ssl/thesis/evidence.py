@@ -1,4 +1,4 @@
-"""What the verdicts on the thesis's claims rest on, and how a verdict is told."""
+"""The evidence for verdicts on the thesis's claims, and the wording of verdicts."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -87,7 +87,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Judgement:
-    """What became of a claim: a verdict of `VERDICTS`, what it rests on in words, and why it is undecided."""
+    """The result for a claim: a verdict of `VERDICTS`, its evidence in words, and why it is undecided."""
 
     verdict: str
     figures: Sequence[str] = ()
@@ -133,13 +133,13 @@ class Claim:
 def concluded(
     verdict: str, found: Sequence[Comparison], *, more: Sequence[str] = (), premise: str | None = None
 ) -> Judgement:
-    """Judge by comparisons; undecided where a difference has no interval, cases are too few or the premise not shown.
+    """Judge by comparisons; undecided if a difference has no interval, cases are too few or the premise is not shown.
 
     Args:
         verdict: what the comparisons show.
         found: the comparisons.
         more: further evidence, in words.
-        premise: what the claim takes for granted and the study does not show.
+        premise: an assumption of the claim that the study does not show; None if there is none.
     """
     reasons = [one.difference.reason for one in found if one.difference.reason]
     if not reasons and min(one.cases for one in found) < FEW_CASES:
@@ -150,7 +150,7 @@ def concluded(
 
 
 def all_show(found: Sequence[Comparison], wanted: str, margin: float) -> str:
-    """Supported when each shows it by itself; not supported when all taken together one shows the contrary."""
+    """Supported if each comparison shows it; not supported if one shows the contrary by its simultaneous interval."""
     if any(one.shows(margin, jointly=True) in AGAINST[wanted] for one in found):
         return NOT_SUPPORTED
     return SUPPORTED if all(one.shows(margin) == wanted for one in found) else UNDECIDED

@@ -1,4 +1,4 @@
-"""The thesis's own numbers, which may only be read beside a run on KiTS23."""
+"""The thesis's own results, which may only be compared with a run on KiTS23."""
 
 import csv
 from collections.abc import Collection
@@ -12,7 +12,7 @@ def published_figures() -> list[dict[str, str]]:
 
 
 def published_metrics(arms: Collection[str]) -> dict[str, dict[str, float | None]]:
-    """Give them as metrics of the summary, `accuracy_published` and `f1_published`, of the arms that the thesis had."""
+    """The thesis's results as metrics `accuracy_published` and `f1_published` of the arms that it has."""
     rows = [row for row in published_figures() if row["arm"] in arms]
     names = ("accuracy", "f1") if rows else ()
     return {f"{name}_published": {row["arm"]: float(row[name]) for row in rows} for name in names}

@@ -24,9 +24,9 @@ from kidney_ssl.thesis.evidence import (
 )
 from kidney_ssl.yamlfile import read_yaml
 
-GAIN, NEAR = 0.20, 0.10  # ImageNet's gain in accuracy, and how far from it an interval may reach to speak for it
-ALIKE = 0.5  # correlation from which saliency maps are called alike: a quarter of their variance in common
-LEAST_SEEDS = 3  # pretrainings of each loss for an interval over seeds
+GAIN, NEAR = 0.20, 0.10  # ImageNet's gain in accuracy, and the maximum distance of a supporting interval's ends from it
+ALIKE = 0.5  # correlation from which saliency maps count as alike: a quarter of their variance is shared
+LEAST_SEEDS = 3  # minimum number of pretrainings of each loss for an interval over seeds
 
 
 def no_pretraining_beats_imagenet(evidence: Evidence) -> Judgement | None:

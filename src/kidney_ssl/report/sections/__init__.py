@@ -1,1 +1,1 @@
-"""One file a section of the report page."""
+"""Sections of the report page, one file each."""

@@ -1,4 +1,4 @@
-"""The page's section on confounders: what tells the classes apart besides the tumor, and what that earns."""
+"""The page's section on confounders: features other than the tumor that differ between classes, and their AUROC."""
 
 from typing import Any
 

@@ -57,7 +57,7 @@ def pretrain_tables(study: Study) -> list[Table]:
 
 
 def _tasks(study: Study) -> Table | None:
-    """One row a metric of a task, a column a trivial predictor."""
+    """One row per metric of a task, one column per trivial predictor."""
     found = []
     for name, of in study.pretrainings.items():
         means = {key: mean(of.figures, [key]).value for key in of.figures[0] if key.startswith(PREFIX)}
@@ -89,7 +89,7 @@ def _curves(study: Study, column: str, title: str) -> list[Panel]:
 
 
 def restore_section(study: Study) -> dict[str, Any]:
-    """Lay out the restorations: each loss beside the error and the sharpness that it came to."""
+    """Lay out the restorations: each loss with its error and sharpness."""
     limit = RESTORE_BUDGET // (len(RESTORED) * max(len(study.restorations), 1))
     shown = []
     for name, one in study.restorations.items():

@@ -76,7 +76,7 @@ def _pretraining(study: Study, arm: str) -> list[Cell]:
 
 
 def rates_table(study: Study) -> Table | None:
-    """The learning rate of each run, a column a budget; None where there was one to take."""
+    """The learning rate of each run, one column per budget; None if there was only one to choose."""
     tried = study.params["finetune"]["learning_rates"]
     if len(tried) == 1:
         return None
@@ -122,7 +122,7 @@ def _difference(study: Study, row: Mapping[str, Any]) -> list[Cell]:
 
 
 def _by_subgroup(study: Study, strata: Mapping[str, list[Any]], kind: str, caption: str) -> Table | None:
-    """A group of columns a metric, a column a subgroup that has slices; None without groups to tell apart."""
+    """One group of columns per metric, one column per subgroup with slices; None without subgroups to compare."""
     groups = WORDS["of_subgroups"]
     every = dict(next(iter(strata.values()))[0]["strata"][kind])
     cuts = every.pop("cut_points_mm2", ())
