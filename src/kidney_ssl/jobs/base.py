@@ -103,5 +103,5 @@ def obtain(store: RunStore, jobs: Collection[Job], take: Callable[[Job, str], bo
             if all(job.agree(job.key() is None) for job in left):
                 names = ", ".join(job.name for job in left)
                 raise InputError(f"{names}: an input is not there yet; run `dvc repro`")
-            time.sleep(POLL)
+            time.sleep(POLL)  # whoever makes them, perhaps on another machine, tells only by the store
         waiting = left

@@ -172,5 +172,5 @@ def _wait(workers: Sequence[Any], store: RunStore, jobs: Sequence[Job]) -> dict[
                 if job.name not in failed and (said := failure(store, job)):
                     failed[job.name] = said
                     shown.write(f"FAILED {said}")
-            time.sleep(POLL if working else 0)
+            time.sleep(POLL if working else 0)  # tasks on other machines tell only by files
     return failed

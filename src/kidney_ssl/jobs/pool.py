@@ -40,7 +40,7 @@ def run_workers(
         for reader in readers:
             reader.start()
         while any(worker.poll() is None for worker in workers):
-            time.sleep(POLL)
+            time.sleep(POLL)  # no call waits for several processes and the failures that readers note
             shown.look()
         for reader in readers:
             reader.join()
@@ -129,7 +129,7 @@ def _watch(number: int, started: float) -> None:
                 break
         except psutil.NoSuchProcess:
             break
-        time.sleep(1)
+        time.sleep(1)  # the end of a parent is no event for its children on every system
     os.kill(os.getpid(), signal.SIGTERM)
 
 

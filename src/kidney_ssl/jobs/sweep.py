@@ -67,7 +67,7 @@ def sweep(store: RunStore, jobs: Sequence[Job], *, share: int = 1, shares: int =
                 # Their inputs failed or were never made.
                 failed += [f"{job.name}: its input is missing" for job in left]
                 break
-            time.sleep(POLL)
+            time.sleep(POLL)  # other workers tell only by the store
         waiting = left
     return failed
 
