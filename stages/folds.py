@@ -14,6 +14,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -95,6 +96,7 @@ def _run(fold: int, settings: Params, workers: str, params: Path, results: Path)
         kept.mkdir(parents=True)
         for path in (path for pattern in KEPT for path in copy.glob(pattern)):
             shutil.copyfile(path, kept / path.name)
+        _side_by_side(found.tables, settings.runs).to_csv(kept / "predictions.csv", float_format="%.7g")
     _save(copy, name)
     shutil.rmtree(copy)
     return found
@@ -158,12 +160,30 @@ def _share_folder(copy: Path, key: str, given: str | None, folder: Path) -> None
 
 def _read(copy: Path, settings: Params) -> Fold:
     cases = load_rows(copy / "data/index/cases.csv")
-    tables: dict[str, list[pd.DataFrame]] = {
-        arm: [read_predictions(copy / Run(arm, 100, seed).folder / "predictions.csv") for seed in settings.runs[100]]
-        for arm in settings.arms
+    tables: dict[int, dict[str, list[pd.DataFrame]]] = {
+        percent: {
+            arm: [read_predictions(copy / Run(arm, percent, seed).folder / "predictions.csv") for seed in seeds]
+            for arm in settings.arms
+        }
+        for percent, seeds in settings.runs.items()
     }
     summary = json.loads((copy / "metrics/summary.json").read_text(encoding="utf-8"))
     return Fold(summary, dict(zip(cases["case"], cases["split"], strict=True)), tables)
+
+
+def _side_by_side(
+    tables: Mapping[int, Mapping[str, Sequence[pd.DataFrame]]], runs: Mapping[int, Sequence[int]]
+) -> pd.DataFrame:
+    """Test predictions of all runs of a fold as one table: a row a slice, a column a run, such as `rotation 25-0`."""
+    arms = {
+        f"{arm} {percent}-{seed}": table
+        for percent, of_budget in tables.items()
+        for arm, several in of_budget.items()
+        for seed, table in zip(runs[percent], several, strict=True)
+    }
+    tested = [table[table["part"] == "test"].set_index(["case", "slice"]).sort_index() for table in arms.values()]
+    found = tested[0].drop(columns=["part", "probability"])
+    return found.assign(**{name: table["probability"] for name, table in zip(arms, tested, strict=True)})
 
 
 def _save(copy: Path, name: str) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from kidney_ssl.errors import InputError
+from kidney_ssl.metrics.over_seeds import budget_name
 from kidney_ssl.statistics.arms import arms_of_tables
 from kidney_ssl.statistics.bootstrap import (
     CONSTANT,
@@ -40,8 +41,8 @@ class Fold:
 
     summary: Mapping[str, Mapping[str, float | None]]  # metric -> arm -> value, as metrics/summary.json has them
     cases: Mapping[str, str]  # every case of the study -> its split in this fold
-    # arm -> predictions with all the labels, one table a seed, see `metrics.read_predictions`
-    tables: Mapping[str, Sequence[pd.DataFrame]]
+    # percent -> arm -> predictions with that share of the labels, one table a seed, see `metrics.read_predictions`
+    tables: Mapping[int, Mapping[str, Sequence[pd.DataFrame]]]
 
     @property
     def tested(self) -> set[str]:
@@ -62,7 +63,8 @@ def assert_each_case_tested_once(folds: Sequence[Fold]) -> None:
             raise InputError(f"fold {number} and fold 0 are not of the same cases: {', '.join(other)}; {again}")
         predicted = {
             str(case)
-            for several in fold.tables.values()
+            for of_budget in fold.tables.values()
+            for several in of_budget.values()
             for table in several
             for case in table.loc[table["part"] == "test", "case"]
         }
@@ -87,7 +89,7 @@ def over_folds(folds: Sequence[Fold], *, baseline: str, resamples: int, seed: in
         seed: seed of the resamples.
 
     Returns:
-        baseline, seeds (of each arm), folds (cases of each test part), and figures: metric -> arm -> values of the
+        baseline, seeds (percent -> of each arm), folds (cases of each test part), and figures: metric -> arm -> values of the
         folds, mean, sd (with folds - 1), min, max, low, high, and `difference`, the same of metric - baseline's metric
         in the same fold. What cannot be computed is None, and `reason` says why.
 
@@ -96,24 +98,29 @@ def over_folds(folds: Sequence[Fold], *, baseline: str, resamples: int, seed: in
     """
     assert_each_case_tested_once(folds)
     generator = np.random.default_rng(seed)
-    drawn = [resample(arms_of_tables(fold.tables), count=resamples, seed=generator) for fold in folds]
+    drawn = {
+        percent: [resample(arms_of_tables(fold.tables[percent]), count=resamples, seed=generator) for fold in folds]
+        for percent in sorted(folds[0].tables, reverse=True)
+    }
+    with_interval = {budget_name(metric, percent): (metric, percent) for metric in METRICS for percent in drawn}
     metrics: dict[str, Any] = {}
     for name in sorted(set().union(*(fold.summary for fold in folds))):
         if name.endswith(_BESIDE):
             continue
-        values = {arm: [fold.summary.get(name, {}).get(arm) for fold in folds] for arm in folds[0].tables}
-        metrics[name] = {arm: _over_folds(of_arm, drawn, name, arm) for arm, of_arm in values.items()}
+        metric, percent = with_interval.get(name, (name, 100))
+        values = {arm: [fold.summary.get(name, {}).get(arm) for fold in folds] for arm in folds[0].tables[percent]}
+        metrics[name] = {arm: _over_folds(of_arm, drawn[percent], metric, arm) for arm, of_arm in values.items()}
         for arm, of_arm in values.items():
             if arm != baseline:
                 pairs = zip(of_arm, values[baseline], strict=True)
                 less = [None if one is None or other is None else one - other for one, other in pairs]
-                metrics[name][arm]["difference"] = _over_folds(less, drawn, name, arm, baseline)
+                metrics[name][arm]["difference"] = _over_folds(less, drawn[percent], metric, arm, baseline)
     return {
         "baseline": baseline,
         "figures": as_json(metrics),
         "folds": [{"fold": number, "test_cases": len(fold.tested)} for number, fold in enumerate(folds)],
         "resamples": resamples,
-        "seeds": drawn[0].seeds,
+        "seeds": {str(percent): of_folds[0].seeds for percent, of_folds in drawn.items()},
     }
 
 
