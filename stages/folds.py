@@ -30,6 +30,7 @@ from kidney_ssl.jobs.pool import ended_together
 from kidney_ssl.jsonfile import write_json
 from kidney_ssl.metrics.classification import read_predictions
 from kidney_ssl.metrics.over_seeds import Run
+from kidney_ssl.report.folds_figure import folds_forest
 from kidney_ssl.report.folds_table import folds_markdown
 from kidney_ssl.statistics.cross_validation import Fold, over_folds
 from stages.__main__ import workers_of
@@ -40,7 +41,7 @@ KEPT = ("metrics/*.json", "report/summary.md", "report/cards.md", "report/index.
 
 
 def main(workers: str = "", study: str = "") -> None:
-    """Write metrics/folds.json and report/folds.md, of a study of studies/ results/<study>/folds.{json,md}.
+    """Write metrics/folds.json and report/folds.md, of a study of studies/ results/<study>/folds.{json,md} and a plot.
 
     Args:
         workers: as in `python -m stages`.
@@ -61,11 +62,14 @@ def main(workers: str = "", study: str = "") -> None:
     except Timeout:
         raise InputError(f"{COPIES}: another process runs the folds of this project; wait for it") from None
     plan = settings.analysis
-    found = over_folds(folds, baseline=plan.baseline, resamples=plan.resamples, seed=plan.seed)
+    found = over_folds(folds, plan.model_dump())
     classes = settings.data.classes.model_dump()
     text = folds_markdown(found, source=settings.data.source, primary=plan.primary, classes=classes)
     write_json(results / "folds.json" if study else Path("metrics/folds.json"), found)
     write_text(results / "folds.md" if study else Path("report/folds.md"), text)
+    for percent in settings.runs if study else ():
+        drawn = folds_forest(found, percent, primary=plan.primary, margin=plan.margin, classes=classes)
+        write_text(results / f"folds-{percent}.svg", drawn)
     print(text)
 
 

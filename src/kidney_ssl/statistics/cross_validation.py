@@ -15,20 +15,12 @@ import pandas as pd
 
 from kidney_ssl.errors import InputError
 from kidney_ssl.metrics.over_seeds import budget_name
+from kidney_ssl.statistics.analysis_plan import NAMES
 from kidney_ssl.statistics.arms import arms_of_tables
-from kidney_ssl.statistics.bootstrap import (
-    CONSTANT,
-    LEVEL,
-    SAME,
-    Resampled,
-    logit_interval,
-    no_interval,
-    resample,
-    symmetric,
-    t_quantile,
-)
-from kidney_ssl.statistics.crossed import Pool, standard_error, with_seeds
-from kidney_ssl.statistics.resampling import METRICS, effective_cases
+from kidney_ssl.statistics.bootstrap import Resampled, resample
+from kidney_ssl.statistics.comparisons import Pair
+from kidney_ssl.statistics.fold_means import comparisons_over_folds, intervals_over_folds
+from kidney_ssl.statistics.resampling import METRICS
 from kidney_ssl.statistics.result import Estimate, as_json
 
 # Suffixes of derived values in a summary, which are computed anew over folds.
@@ -79,52 +71,84 @@ def assert_each_case_tested_once(folds: Sequence[Fold]) -> None:
         raise InputError(f"tested in no fold: {', '.join(never)}; {again}")
 
 
-def over_folds(folds: Sequence[Fold], *, baseline: str, resamples: int, seed: int) -> dict[str, Any]:
-    """Summarise every metric of every arm over the folds.
+def over_folds(folds: Sequence[Fold], analysis: Mapping[str, Any]) -> dict[str, Any]:
+    """Summarise every metric of every arm over the folds, and make the comparisons of the analysis plan.
 
     Args:
         folds: in the order of `data.fold`.
-        baseline: the arm that all others are compared with, fold by fold.
-        resamples: number of resamples of the test cases within each fold.
-        seed: seed of the resamples.
+        analysis: `analysis` of params.yaml: baseline, contrasts, margin, resamples (of the test cases within each
+            fold) and their seed.
 
     Returns:
-        baseline, seeds (percent -> of each arm), folds (cases of each test part), and figures: metric -> arm -> values of the
-        folds, mean, sd (with folds - 1), min, max, low, high, and `difference`, the same of metric - baseline's metric
-        in the same fold. What cannot be computed is None, and `reason` says why.
+        baseline, resamples, seeds (percent -> of each arm), folds (cases of each test part), and
+
+        - figures: metric (at 25 % `<metric>_25`) -> arm -> values of the folds, mean, sd (with folds - 1), min, max,
+          low, high, and `difference`, the same of metric - baseline's metric in the same fold. What cannot be computed
+          is None, and `reason` says why;
+        - differences: rows as of `comparisons.Comparison.row`, with the percent.
 
     Raises:
         InputError: see `assert_each_case_tested_once`.
     """
     assert_each_case_tested_once(folds)
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(analysis["seed"])
     drawn = {
-        percent: [resample(arms_of_tables(fold.tables[percent]), count=resamples, seed=generator) for fold in folds]
+        percent: [
+            resample(arms_of_tables(fold.tables[percent]), count=analysis["resamples"], seed=generator)
+            for fold in folds
+        ]
         for percent in sorted(folds[0].tables, reverse=True)
     }
-    with_interval = {budget_name(metric, percent): (metric, percent) for metric in METRICS for percent in drawn}
-    metrics: dict[str, Any] = {}
+    baseline, arms = analysis["baseline"], next(iter(drawn.values()))[0].predictions.arms
+    families: dict[str, list[Pair]] = {
+        "baseline": [(arm, baseline) for arm in arms if arm != baseline],
+        "contrasts": [(one, other) for one, other in analysis["contrasts"] if baseline not in (one, other)],
+    }
+    resampled = {budget_name(metric, percent): (metric, percent) for metric in METRICS for percent in drawn}
+    figures: dict[str, Any] = {}
     for name in sorted(set().union(*(fold.summary for fold in folds))):
-        if name.endswith(_BESIDE):
-            continue
-        metric, percent = with_interval.get(name, (name, 100))
-        values = {arm: [fold.summary.get(name, {}).get(arm) for fold in folds] for arm in folds[0].tables[percent]}
-        metrics[name] = {arm: _over_folds(of_arm, drawn[percent], metric, arm) for arm, of_arm in values.items()}
-        for arm, of_arm in values.items():
-            if arm != baseline:
-                pairs = zip(of_arm, values[baseline], strict=True)
-                less = [None if one is None or other is None else one - other for one, other in pairs]
-                metrics[name][arm]["difference"] = _over_folds(less, drawn[percent], metric, arm, baseline)
+        if not name.endswith(_BESIDE):
+            metric, percent = resampled.get(name, (None, 100))
+            figures[name] = _figures(folds, drawn[percent], name, metric, baseline)
     return {
         "baseline": baseline,
-        "figures": as_json(metrics),
+        "differences": [
+            {"percent": percent} | as_json(one.row()) | {"family": family}
+            for percent, of_folds in drawn.items()
+            for metric in NAMES
+            for family, pairs in families.items()
+            for one in comparisons_over_folds(of_folds, metric, pairs, analysis["margin"])
+        ],
+        "figures": as_json(figures),
         "folds": [{"fold": number, "test_cases": len(fold.tested)} for number, fold in enumerate(folds)],
-        "resamples": resamples,
+        "resamples": analysis["resamples"],
         "seeds": {str(percent): of_folds[0].seeds for percent, of_folds in drawn.items()},
     }
 
 
-def _over_folds(values: Sequence[float | None], drawn: Sequence[Resampled], metric: str, *arms: str) -> dict[str, Any]:
+def _figures(
+    folds: Sequence[Fold], drawn: Sequence[Resampled], name: str, metric: str | None, baseline: str
+) -> dict[str, Any]:
+    """A metric of the summary over folds, by arm; `metric` is its name in `METRICS`, None if it has no interval."""
+    arms = drawn[0].predictions.arms
+    alone: Sequence[Estimate | None] = [None] * len(arms)
+    paired = alone
+    if metric:
+        own = np.eye(len(arms))
+        alone = intervals_over_folds(drawn, metric, own, pairs=False)
+        paired = intervals_over_folds(drawn, metric, own - own[arms.index(baseline)])
+    values = {arm: [fold.summary.get(name, {}).get(arm) for fold in folds] for arm in arms}
+    found = {}
+    for arm, one, difference in zip(arms, alone, paired, strict=True):
+        found[arm] = _spread(values[arm], one)
+        if arm != baseline:
+            pairs = zip(values[arm], values[baseline], strict=True)
+            less = [None if mine is None or other is None else mine - other for mine, other in pairs]
+            found[arm]["difference"] = _spread(less, difference)
+    return found
+
+
+def _spread(values: Sequence[float | None], interval: Estimate | None) -> dict[str, Any]:
     """Values of the folds with mean, standard deviation, least and greatest, and the ends of the mean's interval."""
     found: dict[str, Any] = {"values": list(values), **dict.fromkeys(("mean", "sd", "min", "max"))}
     if absent := [str(number) for number, value in enumerate(values) if value is None]:
@@ -132,42 +156,7 @@ def _over_folds(values: Sequence[float | None], drawn: Sequence[Resampled], metr
     else:
         known = np.array(values, dtype=np.float64)
         found |= {"mean": known.mean(), "sd": known.std(ddof=1), "min": known.min(), "max": known.max()}
-    if metric in METRICS:
-        one = _mean_over_folds(drawn, metric, *arms)
-        found |= {"low": one.low, "high": one.high} | ({"reason": one.reason} if one.reason else {})
+    if interval:
+        found |= {"low": interval.low, "high": interval.high}
+        found |= {"reason": interval.reason} if interval.reason else {}
     return found
-
-
-def _mean_over_folds(drawn: Sequence[Resampled], metric: str, arm: str, against: str | None = None) -> Estimate:
-    """Mean over folds of an arm's metric, or of its difference from another arm's on the same resamples.
-
-    The squared standard error over cases is the sum of the folds' squared errors / folds^2, since cases are resampled
-    within folds. Student's t has the sum of the folds' degrees of freedom: the effective number of cases minus 1 for
-    each fold. A seed counts by its mean over folds, since its effect may be the same in all of them. A metric's
-    interval is computed on the logit scale, as for a single test part.
-    """
-    for number, one in enumerate(drawn):
-        if reason := no_interval(one.predictions, metric, one.draws[metric]):
-            return Estimate(reason=f"fold {number}: {reason}")
-
-    def of_arm(values: np.ndarray) -> np.ndarray:
-        arms = drawn[0].predictions.arms
-        return np.asarray(values[arms.index(arm)] - (0 if against is None else values[arms.index(against)]))
-
-    point = float(np.mean([of_arm(one.points[metric]) for one in drawn]))
-    cases = [len(one.predictions.names) for one in drawn]
-    errors = [standard_error(of_arm(one.draws[metric]), count) for one, count in zip(drawn, cases, strict=True)]
-    of_cases = np.sqrt(np.sum(np.square(errors))) / len(drawn)
-    if of_cases <= SAME or (against is None and point in (0, 1)):
-        return Estimate(point, reason=CONSTANT)
-    shortest = min(one.values[metric].shape[2] for one in drawn)
-    values = np.mean([one.values[metric][..., :shortest] for one in drawn], axis=0)
-    found = with_seeds(
-        of_cases[None],
-        of_arm(values)[None],
-        cases=min(cases),
-        freedom=max(sum(effective_cases(one.predictions, metric) - 1 for one in drawn), 1),
-        pool=Pool.of(values, pairs=against is not None),
-    )
-    half = float((t_quantile(LEVEL, found.freedom) * found.both)[0])
-    return Estimate(point, *logit_interval(point, half)) if against is None else symmetric(point, half)

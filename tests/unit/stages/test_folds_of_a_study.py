@@ -4,15 +4,19 @@ import json
 from contextlib import contextmanager
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
+from kidney_ssl import config
+from kidney_ssl.config import Params
 from kidney_ssl.errors import InputError
+from kidney_ssl.statistics.cross_validation import Fold
 from kidney_ssl.yamlfile import read_yaml
 from stages import folds
 
 ROOT = Path(__file__).parents[3]
 OWN = "# mine\n"
-KEPT = ("summary.json", "summary.md", "index.html")  # of what a fold writes
+KEPT = ("summary.json", "summary.md", "index.html", "predictions.csv")  # of what a fold writes
 
 
 class Ended:
@@ -36,6 +40,26 @@ def copied(copy: Path) -> None:
         (copy / "metrics" / name).write_text("{}")
 
 
+def predicted(settings: Params) -> Fold:
+    """Predictions of two test slices and one of validation, which differ between runs."""
+    runs = [(arm, percent, seed) for percent, seeds in settings.runs.items() for arm in settings.arms for seed in seeds]
+    tables: dict[int, dict[str, list[pd.DataFrame]]] = {}
+    for number, (arm, percent, _seed) in enumerate(runs):
+        rows = pd.DataFrame(
+            {
+                "part": ["test", "validation", "test"],
+                "case": ["case_00001", "case_00000", "case_00001"],
+                "slice": [7, 1, 4],
+                "patient": "p",
+                "class": ["tumor", "kidney", "kidney"],
+                "label": [1, 0, 0],
+                "probability": [0.5 + number / 1000, 0.1, 0.25],
+            }
+        )
+        tables.setdefault(percent, {}).setdefault(arm, []).append(rows)
+    return Fold({}, {"case_00001": "test"}, tables)
+
+
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     """A project's folder with everything that trains left out; what was saved."""
@@ -52,10 +76,11 @@ def project(tmp_path, monkeypatch):
     monkeypatch.setattr(folds, "ended_together", started)
     monkeypatch.setattr(folds, "_make_copy", copied)
     monkeypatch.setattr(folds, "_share", lambda _copy, _settings: None)
-    monkeypatch.setattr(folds, "_read", lambda _copy, _settings: None)
+    monkeypatch.setattr(folds, "_read", lambda _copy, settings: predicted(settings))
     monkeypatch.setattr(folds, "_save", lambda _copy, name: saved.append(name))
-    monkeypatch.setattr(folds, "over_folds", lambda _folds, **_: {"figures": {}})
+    monkeypatch.setattr(folds, "over_folds", lambda _folds, _plan: {"figures": {}})
     monkeypatch.setattr(folds, "folds_markdown", lambda _found, **_: "table")
+    monkeypatch.setattr(folds, "folds_forest", lambda _found, percent, **_: f"<svg>{percent}</svg>")
     monkeypatch.setattr(folds.subprocess, "run", lambda *_, **__: type("Done", (), {"returncode": 0, "stdout": ""}))
     return tmp_path, saved
 
@@ -68,7 +93,9 @@ def test_a_study_is_run_by_its_own_parameters_and_kept_beside_the_users(project)
     assert saved == [f"small-fold-{fold}" for fold in range(5)]  # and nothing of the project's own results
     kept = {path.relative_to(folder).as_posix() for path in (folder / "results").rglob("*") if path.is_file()}
     of_folds = {f"results/small/fold-{fold}/{one}" for fold in range(5) for one in KEPT}
-    assert kept == {"results/small/folds.json", "results/small/folds.md"} | of_folds
+    settings = config.load(folder / "studies/small.yaml")
+    plots = {f"results/small/folds-{percent}.svg" for percent in settings.runs}
+    assert kept == {"results/small/folds.json", "results/small/folds.md"} | plots | of_folds
     shown = [json.loads((folder / f"results/small/fold-{fold}/summary.json").read_text()) for fold in range(5)]
     cases = read_yaml((folder / "studies/small.yaml").read_text())["phantom"]["cases"]
     assert shown == [[cases, fold] for fold in range(5)]
@@ -78,6 +105,20 @@ def test_a_study_is_run_by_its_own_parameters_and_kept_beside_the_users(project)
     assert not (folder / "metrics").exists()
     assert not (folder / "report").exists()
     assert not list((folder / folds.COPIES).glob("*fold*"))
+
+
+def test_the_test_predictions_of_all_runs_of_a_fold_are_one_table(project):
+    folder, _ = project
+    folds.main("", "small")
+    settings = config.load(folder / "studies/small.yaml")
+    rows = pd.read_csv(folder / "results/small/fold-1/predictions.csv")
+    names = [
+        f"{arm} {percent}-{seed}" for percent, seeds in settings.runs.items() for arm in settings.arms for seed in seeds
+    ]
+    assert list(rows) == ["case", "slice", "patient", "class", "label", *names]
+    assert rows["slice"].tolist() == [4, 7]
+    assert rows["label"].tolist() == [0, 1]
+    assert [rows[name].tolist() for name in names] == [[0.25, 0.5 + place / 1000] for place in range(len(names))]
 
 
 def test_the_study_of_params_yaml_has_its_results_where_they_were(project):
