@@ -6,7 +6,7 @@ supported if one part is refuted; any one is sufficient, so this requires the si
 within the plan's margin. Otherwise it is undecided.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kidney_ssl.statistics.analysis_plan import plan_hash
@@ -87,15 +87,23 @@ def oracle_words(found: Mapping[str, Any]) -> str:
     """Say in a sentence what the control showed, `found` as `oracle` gives it."""
     if found["verdict"] == NOT_ASKED:
         return f"Whether this study could have shown a benefit was not tested: {found['reason']}."
-    asked = {one["percent"]: f"{one['percent']} % ({one['figure']})" for one in found["budgets"]}
-    won = [asked.pop(one["percent"]) for one in found["budgets"] if one["verdict"] == "beat"]
-    oracle, others = f"oracle, pretrained on masks, {{}} {found['against']} with", ", ".join(asked.values())
+    won = [one for one in found["budgets"] if one["verdict"] == "beat"]
+    others = _budgets([one for one in found["budgets"] if one not in won])
+    oracle = f"oracle, pretrained on masks, {{}} {found['against']} with"
     if found["verdict"] == "beat":
-        said = f"The {oracle.format('beat')} {', '.join(won)} of the training cases: a benefit of that size could show"
+        said = f"The {oracle.format('beat')} {_budgets(won)}: a benefit of that size could show"
         return f"{said}; not with {others}." if others else f"{said}."
     if found["verdict"] == "did not beat":
         return (
-            f"The {oracle.format('did not beat')} {others} of the training cases: this study could not have shown a "
-            "benefit of pretraining."
+            f"The {oracle.format('did not beat')} {others}: this study could not have shown a benefit of pretraining."
         )
-    return f"Whether the {oracle.format('beat')} {others} of the training cases is undecided: {found['reason']}."
+    reason = found["reason"]
+    return f"Whether the {oracle.format('beat')} {others} is undecided. {reason[:1].upper()}{reason[1:]}."
+
+
+def _budgets(several: Sequence[Mapping[str, Any]]) -> str:
+    """Name label budgets with their differences; "" if there are none."""
+    if not several:
+        return ""
+    percents = ", ".join(f"{one['percent']} %" for one in several)
+    return f"{percents} of the training cases ({'; '.join(one['figure'] for one in several)})"
