@@ -5,6 +5,7 @@ from kidney_ssl.jobs.all import study_jobs
 from kidney_ssl.jobs.base import is_done
 from kidney_ssl.planning.missing import missing_jobs, planned_study
 from stages.__main__ import workers_of
+from stages.mend import LOCK
 from stages.out_of_date import out_of_date
 from stages.terminal import announcement, changed_results, report_line, stored
 
@@ -17,7 +18,7 @@ def main() -> None:
     print(announcement(to_run, missing_jobs(study, to_run), workers))
     jobs = study_jobs(study)
     print(stored(study.store, done=sum(is_done(study.store, job) for job in jobs), of=len(jobs)))
-    print(report_line(), *changed_results(), sep="\n")
+    print(report_line(), *(changed_results() if LOCK.exists() else []), sep="\n")
 
 
 if __name__ == "__main__":
