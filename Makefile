@@ -1,6 +1,6 @@
 # Everything people and CI call. Each target sets up .venv by itself.
 .DELETE_ON_ERROR:
-.PHONY: help repro sweep plan folds lits setup test test-all check docs bench clean
+.PHONY: help repro status sweep plan folds lits setup test test-all check docs bench clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -11,14 +11,17 @@ help:                          ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
 repro: .venv/complete          ## run what is out of date in the study of params.yaml, WORKERS trainings at a time
-	python -m stages $(WORKERS)
+	kidney-ssl run $(WORKERS)
 
 SHARE := 1/1
 sweep: .venv/complete          ## make the share SHARE=I/N of the trainings that the study lacks, without DVC
-	python -m kidney_ssl.cli sweep $(SHARE)
+	kidney-ssl sweep $(SHARE)
+
+status: .venv/complete         ## what is out of date and what is stored, without training
+	kidney-ssl status
 
 plan: .venv/complete           ## what repro would take: updates, hours, disk; RATES=, DEVICE_RATES=
-	python -m stages.plan $(WORKERS)
+	kidney-ssl plan $(WORKERS)
 
 folds: .venv/complete          ## the study once for each fold of data.folds, and figures over them; STUDY=
 	python -m stages.folds "$(WORKERS)" "$(STUDY)"
@@ -29,7 +32,7 @@ lits: .venv/complete           ## real CT: studies/lits.yaml over all folds, int
 setup: .venv/complete          ## make .venv, nothing else
 
 # The mark is the last thing written: an installation that was cut off is not taken for a whole one.
-.venv/complete: requirements.txt pyproject.toml
+.venv/complete: requirements.txt pyproject.toml setup.py
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "kidney-ssl needs Python 3.11 or newer, got " + sys.version.split()[0] + ": make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
@@ -57,4 +60,4 @@ bench: .venv/complete          ## measurements, all or those of GROUPS, written 
 	python -m benchmarks $(GROUPS)
 
 clean: .venv/complete          ## empty the run store, checkpoints and logs; no data, no result, no cache of DVC
-	python -m kidney_ssl.cli clean
+	kidney-ssl clean

@@ -1,4 +1,4 @@
-"""The study of params.yaml: `python -m stages [workers]`, which `make repro` calls.
+"""The study of params.yaml: `python -m stages [workers]`, which `kidney-ssl run` and `make repro` call.
 
 The results are those of `dvc repro`, which trains one network after the other. Here DVC first runs without training:
 it makes the arrays, takes what its caches and the run store have, and so finds the missing trainings. Workers then
@@ -25,7 +25,7 @@ from kidney_ssl.planning.disk import disk, refuse_full_disk
 from kidney_ssl.planning.missing import missing_jobs, planned_study
 from stages import mend
 from stages.out_of_date import LOOKS, out_of_date
-from stages.terminal import TRAINED, announcement, duration, outcome
+from stages.terminal import TRAINED, announcement, command, duration, outcome
 from stages.watch import LOG, ask, repro
 
 ASKED = Path("checkpoints/wanted")  # names of the trainings that DVC asked for
@@ -38,7 +38,7 @@ def main(workers: str = "") -> None:
         _run(workers)
     except KeyboardInterrupt:
         print(
-            f"\ninterrupted after {duration(time.monotonic() - started)}; `make repro` goes on from here",
+            f"\ninterrupted after {duration(time.monotonic() - started)}; `{command('run')}` goes on from here",
             file=sys.stderr,
         )
         sys.exit(130)

@@ -18,7 +18,7 @@ from kidney_ssl.planning.plan import plan
 from kidney_ssl.planning.work import work_of
 from stages.__main__ import workers_of
 from stages.out_of_date import LOOKS, out_of_date
-from stages.terminal import PLAN
+from stages.terminal import PLAN, command
 
 
 def main(workers: str = "") -> None:
@@ -27,11 +27,11 @@ def main(workers: str = "") -> None:
     count, gpus = workers_of(settings, workers)
     to_run = out_of_date()
     if not to_run - LOOKS:
-        print("Nothing is out of date: `make repro` would train nothing.")
+        print(f"Nothing is out of date: `{command('run')}` would train nothing.")
         return
     counts = count_slices(settings, fresh="select" not in to_run)
     if counts is None:
-        print("Nothing is known of this folder's slices yet: run `dvc repro select`, then `make plan` again.")
+        print(f"Nothing is known of this folder's slices yet: run `dvc repro select`, then `{command('plan')}` again.")
         return
     study = planned_study(settings)
     jobs = missing_jobs(study, to_run)

@@ -26,7 +26,7 @@ from kidney_ssl.jobs.pool import end_with_parent
 from kidney_ssl.jsonfile import write_json
 from stages import cache, launcher, mend
 
-TOOLS = ("__main__", "folds", "mend", "plan", "sweep")  # commands of this folder that are not stages
+TOOLS = ("__main__", "folds", "mend", "plan", "status", "sweep")  # commands of this folder that are not stages
 
 AGAIN = "then run `dvc repro` again; it continues from here"
 RIGHTS = f"it belongs to another user or is read-only: ask its owner or use another folder, {AGAIN}"
@@ -128,7 +128,7 @@ def _refuse_arguments(main: Callable[..., None], stage: str, arguments: list[str
 def _log(stage: str, arguments: list[str], started: float) -> None:
     """Log wall time and peak memory, unless the stage has just logged its own."""
     file = Path("logs", stage, "-".join(arguments)).with_suffix(".json") if arguments else Path(f"logs/{stage}.json")
-    if stage in ("__main__", "mend") or (file.exists() and file.stat().st_mtime >= started):
+    if stage in ("__main__", "mend", "status") or (file.exists() and file.stat().st_mtime >= started):
         return
     # Includes the largest peak of the workers: they read the volumes.
     peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))

@@ -1,12 +1,14 @@
-"""What `make repro` says: before it starts, what it will do and for how long; at the end, what came out."""
+"""What `kidney-ssl run` says: before it starts, what it will do and for how long; at the end, what came out."""
 
 import json
 import subprocess
 from collections import Counter
 from collections.abc import Collection, Sequence
+from datetime import datetime
 from pathlib import Path
 from statistics import mean
 
+from kidney_ssl.engine.store import RunStore
 from kidney_ssl.jobs.base import Job
 from kidney_ssl.planning.schedule import side_by_side
 
@@ -15,7 +17,13 @@ SOURCES = ("dvc.yaml", "params.yaml", "src", "stages")  # what makes them
 PAGE, SUMMARY = Path("report/index.html"), Path("report/summary.md")
 PLAN = Path("logs/plan.json")  # seconds of each training, as `make plan` found them
 TRAINED = ("pretrain", "finetune", "explain")  # stages that collect what workers train
+TARGETS = {"run": "repro"}  # where a make target has another name than its command
 STAGE = 3.6  # seconds of DVC and of starting a process, for each stage: docs/scale.md
+
+
+def command(name: str) -> str:
+    """How `kidney-ssl <name>` is called in this folder: by its make target, where there is a Makefile."""
+    return f"make {TARGETS.get(name, name)}" if Path("Makefile").exists() else f"kidney-ssl {name}"
 
 
 def announcement(to_run: Collection[str], missing: Sequence[Job], workers: int) -> str:
@@ -27,7 +35,9 @@ def announcement(to_run: Collection[str], missing: Sequence[Job], workers: int) 
         kinds = _counted([job.name for job in missing], " ")
         lines.append(f"To train: {len(missing)} at most ({kinds}), {workers} at a time")
     seconds, source = estimate(to_run, missing, workers)
-    lines.append(f"Time: about {duration(seconds)}, {source}" if seconds else "Time: unknown until `make plan`")
+    lines.append(
+        f"Time: about {duration(seconds)}, {source}" if seconds else f"Time: unknown until `{command('plan')}`"
+    )
     return "\n".join(lines)
 
 
@@ -52,7 +62,7 @@ def estimate(to_run: Collection[str], missing: Sequence[Job], workers: int) -> t
     known = [one for one in (*trained, *others) if one is not None]
     if len(known) < len(trained) + len(others):
         return None, ""
-    source = "by `make plan`" if by_plan else "by the logs of the last run"
+    source = f"by `{command('plan')}`" if by_plan else "by the logs of the last run"
     return side_by_side(known[: len(trained)], workers) + sum(known[len(trained) :]) + STAGE * len(to_run), source
 
 
@@ -77,8 +87,21 @@ def outcome(seconds: float) -> list[str]:
     lines = [f"Done in {duration(seconds)}."]
     if SUMMARY.exists():
         lines.append(SUMMARY.read_text(encoding="utf-8").split("\n\n")[1])  # the headline, below the title
-    page = PAGE if PAGE.exists() else f"{SUMMARY}; `dvc repro --force --single-item report` writes the page"
+    page = PAGE if PAGE.exists() else f"{SUMMARY}; `kidney-ssl report --again` writes the page"
     return [*lines, f"Report: {page}", *changed_results()]
+
+
+def stored(store: RunStore, *, done: int, of: int) -> str:
+    """Say how many of a study's trainings the run store has, and what all its trainings take."""
+    size = sum(path.stat().st_size for path in (store.folder / "runs").rglob("*") if path.is_file())
+    return f"Stored: {done} of {of} trainings; {size / 1e9:.2f} GB in {store.folder}, of {store.limit / 1e9:g} GB"
+
+
+def report_line() -> str:
+    """Say where the report is and when it was written."""
+    if not PAGE.exists():
+        return "Report: none yet"
+    return f"Report: {PAGE}, written {datetime.fromtimestamp(PAGE.stat().st_mtime):%Y-%m-%d %H:%M}"
 
 
 def changed_results() -> list[str]:

@@ -111,5 +111,5 @@ def refuse_full_disk(items: Sequence[Item]) -> None:
         if needed > free:
             raise InputError(
                 f"{place}: the study needs {needed / 1e9:,.1f} GB and {free / 1e9:,.1f} GB are free: free some, or "
-                "start nevertheless with `KIDNEY_INSIST=1 make repro`; `make plan` lists what is written"
+                "start nevertheless with KIDNEY_INSIST=1 in the environment; a plan lists what is written"
             )

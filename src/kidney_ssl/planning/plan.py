@@ -68,7 +68,7 @@ def plan(
         *(f"Disk: {item.bytes / 1e9:,.2f} GB {item.what}" for item in items),
     ]
     for place, needed, free in sums(items):
-        fits = "it fits" if needed <= free else "`make repro` refuses, `KIDNEY_INSIST=1 make repro` starts nevertheless"
+        fits = "it fits" if needed <= free else "a run refuses, unless KIDNEY_INSIST=1 is in its environment"
         text.append(f"Disk: {needed / 1e9:,.2f} GB in sum, {free / 1e9:,.2f} GB are free in {place}: {fits}")
     return "\n".join(text)
 

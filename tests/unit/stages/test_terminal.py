@@ -8,7 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from stages.terminal import announcement, changed_results, duration, estimate, outcome
+from kidney_ssl.engine.store import RunStore
+from stages.terminal import announcement, changed_results, command, duration, estimate, outcome, report_line, stored
 
 FILES = ("dvc.lock", "dvc.yaml", "params.yaml", "metrics/summary.json", "plots/curves.csv", "src/a.py", "stages/b.py")
 
@@ -23,13 +24,14 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in FILES:
         Path(name).parent.mkdir(exist_ok=True)
         Path(name).write_text("committed\n")
+    Path("Makefile").touch()
     return tmp_path
 
 
 def commit() -> None:
     identity = ("-c", "user.name=A", "-c", "user.email=a@example.org")
-    for command in (["init", "--quiet"], ["add", "--all"], [*identity, "commit", "--quiet", "--message", "all"]):
-        subprocess.run(["git", *command], check=True)
+    for words in (["init", "--quiet"], ["add", "--all"], [*identity, "commit", "--quiet", "--message", "all"]):
+        subprocess.run(["git", *words], check=True)
 
 
 def test_committed_results_are_as_committed(project: Path) -> None:
@@ -121,6 +123,28 @@ def test_where_nothing_ran_before_the_time_is_unknown(project: Path) -> None:
     assert "3 finetune" in said.splitlines()[1]
 
 
+def test_a_folder_without_a_makefile_is_told_the_commands(project: Path) -> None:
+    assert (command("run"), command("plan")) == ("make repro", "make plan")
+    Path("Makefile").unlink()
+    assert (command("run"), command("plan")) == ("kidney-ssl run", "kidney-ssl plan")
+    assert "kidney-ssl plan" in announcement(TO_RUN, jobs(*MISSING), 3)
+
+
+def test_what_is_stored_is_counted_in_trainings_and_gigabytes(project: Path) -> None:
+    Path("store/runs/key").mkdir(parents=True)
+    Path("store/runs/key/model").write_bytes(bytes(20_000_000))
+    said = stored(RunStore(Path("store"), 5), done=3, of=8)
+    assert said == "Stored: 3 of 8 trainings; 0.02 GB in store, of 5 GB"
+
+
+def test_the_report_is_named_with_its_time_once_it_is_there(project: Path) -> None:
+    assert report_line() == "Report: none yet"
+    Path("report").mkdir()
+    Path("report/index.html").touch()
+    os.utime("report/index.html", (0, 86400 * 365))
+    assert report_line().startswith("Report: report/index.html, written 197")
+
+
 def test_a_finished_study_is_said_to_be_one() -> None:
     assert len(announcement([], [], 2).splitlines()) == 1
 
@@ -138,6 +162,6 @@ def test_the_end_says_time_answer_and_report(project: Path) -> None:
     time, answer, report = outcome(431)
     assert "7 min 11 s" in time
     assert answer == "No arm did better."
-    assert "dvc repro" in report  # there is no page yet
+    assert "kidney-ssl report --again" in report  # there is no page yet
     Path("report/index.html").write_text("<p>No arm did better.</p>")
     assert outcome(431)[2].endswith("report/index.html")

@@ -1,0 +1,1 @@
+"""The subcommands of `kidney-ssl`: each module adds its own to the parser with `add_commands`."""
