@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from timm.layers import build_sincos2d_pos_embed
 from torch import nn
 
 from kidney_ssl.errors import InputError
@@ -156,17 +157,19 @@ def test_a_vision_transformer_computes_its_visible_tokens_alone():
 def test_a_vision_transformers_tokens_come_back_to_their_places():
     method = build("timm:test_vit", ratio=0.5).eval()
     images, hidden = images_of(), method.draw(COUNT, generator(1))
-    given = []
-    hook = method.network.blocks.register_forward_pre_hook(lambda _, tokens: given.append(tokens[0]))
+    widened, given = [], []
+    hooks = [
+        method.network.widen.register_forward_hook(lambda _, seen, tokens: widened.append(tokens)),
+        method.network.blocks.register_forward_pre_hook(lambda _, tokens: given.append(tokens[0])),
+    ]
     method.restored(images, hidden)
-    hook.remove()
-    with torch.no_grad():
-        method.network.filler.add_(1)
-    hook = method.network.blocks.register_forward_pre_hook(lambda _, tokens: given.append(tokens[0]))
-    method.restored(images, hidden)
-    hook.remove()
-    changed = (given[0] != given[1]).any(2)
-    assert torch.equal(changed, torch.cat([torch.zeros(COUNT, 1, dtype=torch.bool), hidden], 1))
+    for hook in hooks:
+        hook.remove()
+    place = build_sincos2d_pos_embed([4, 4], 512)
+    for b in range(COUNT):
+        expected = method.network.filler.expand(16, 512).clone()
+        expected[~hidden[b]] = widened[0][b, 1:]
+        torch.testing.assert_close(given[0][b], torch.cat([widened[0][b, :1], expected + place]))
 
 
 @pytest.mark.parametrize("network", NETWORKS)
