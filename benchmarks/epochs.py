@@ -28,7 +28,8 @@ from kidney_ssl.pretrain import PretextTask
 
 SIZE, BATCH, STEPS, ROUNDS = 64, 16, 3, 7
 REGIONS = {"left": (0.4, 0.7, 0.1, 0.4), "right": (0.4, 0.7, 0.6, 0.9)}
-WIDE = ("barlow_twins", "byol", "dino", "moco", "vicreg")  # wide heads and second networks are no work of the loop
+# Wide heads, second networks and masks within the network are no work of the loop.
+WIDE = ("barlow_twins", "byol", "dino", "masked", "moco", "vicreg")
 BARS = {"fine-tuning": 0.95, "rotation": 0.95}  # the others move more data: 0.85
 
 

@@ -38,6 +38,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "dino": VIEWS | {"momentum": 0.98, "prototypes": 256, "local_crops": 4, "local_side": 0.5, "local_min_scale": 0.15},
     "slice_position": {},
     "slice_order": {},
+    "masked": {},  # patches of 8 px
+    "positional_contrast": VIEWS,
 }
 RECIPE = Recipe(
     epochs=6,

@@ -37,6 +37,7 @@ TASKS = {
     "efficientnet_lite0": torch.float64,  # timm's batch norms hold their activation
     "classification": torch.float32,
     "simclr": torch.float64,
+    "masked": torch.float64,  # batch norm of visible places
     "cpc": torch.float32,  # its GRU gets its input in float32
 }
 KNOWN = [*methods.METHODS, *STAND_INS]
@@ -55,6 +56,9 @@ def task(name):
     made = pretrain.PretextTask(method(SETTING, options))
     if name == "simclr":  # views that are not drawn: a slice, and its mirror image
         made.method.views = lambda images, _: torch.cat([images, images.flip(3)])
+    if name == "masked":  # patches that are not drawn: every second one
+        made.method.draw = lambda count, _: (torch.arange(16) % 2 == 0).expand(count, 16)
+        return made.to(TASKS[name])
     made.method.encoder = smooth(512)
     return made.to(TASKS[name])
 

@@ -224,7 +224,7 @@ def test_trainings_that_differ_in_seed_and_start_alone_are_measured_once() -> No
 
     assert kind("rotation") == kind("rotation", 1) == kind("rotation_imagenet")
     # The tasks of the thesis and the controls, those by the modern recipe, and those of today.
-    assert len({kind(name) for name in one.settings.pretrain.methods}) == 12 + 5 + 6
+    assert len({kind(name) for name in one.settings.pretrain.methods}) == 12 + 5 + 8
 
 
 def test_processes_that_train_together_share_a_batch() -> None:
