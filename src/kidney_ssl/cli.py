@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from kidney_ssl.deploy.command import add_commands
 from kidney_ssl.errors import InputError
 
 
@@ -17,6 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="kidney-ssl", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
     _add_sweep(commands)
+    add_commands(commands)
     clean = commands.add_parser("clean", help="empty the run store, checkpoints and logs; no data, no result, no cache")
     clean.set_defaults(run=_clean)
     given = parser.parse_args(arguments)
