@@ -124,7 +124,7 @@ def _train(settings: config.Params) -> None:
 def test_case(finished):
     """Name of a test case and its volume."""
     rows = finished.predictions()
-    case = str(rows.loc[rows["part"] == "test", "case"].iloc[0])
+    case = str(rows.loc[rows["part"] == "test", "case"].mode()[0])
     return case, finished.raw / case / "imaging.nii.gz"
 
 

@@ -39,7 +39,8 @@ def test_a_test_case_gets_the_probabilities_that_the_study_gave_its_slices(finis
     rows = finished.predictions()
     of_case = rows[(rows["part"] == TEST) & (rows["case"] == test_case[0])]
     found = pd.read_csv(predicted[0] / "slices.csv").set_index("slice").loc[of_case["slice"], "probability"]
-    assert len(of_case) > 3
+    assert len(of_case) >= 3
+    assert np.ptp(of_case["probability"]) > 1e-3
     # A batch of another size may differ in the last bits of float32.
     assert np.abs(found.to_numpy() - of_case["probability"].to_numpy()).max() < 1e-6
 
@@ -193,7 +194,7 @@ def test_the_card_begins_with_front_matter_and_states_the_run_s_metrics(finished
     ("run", "said"),
     [
         (("rotated", 100, 0), "no arm 'rotated'"),
-        (("random", 50, 0), "no run of 50 % with seed 0"),
+        (("random", 20, 0), "no run of 20 % with seed 0"),
         (("rotation", 100, 0), "the network of rotation at 100 % with seed 0 is not there"),
     ],
 )
