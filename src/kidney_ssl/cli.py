@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from kidney_ssl.commands import look, new, study, sweep
+from kidney_ssl.commands import look, network, new, study, sweep
 from kidney_ssl.errors import InputError
 
 
@@ -18,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = sys.argv[1:] if arguments is None else list(arguments)
     parser = argparse.ArgumentParser(prog="kidney-ssl", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
-    for module in (new, study, sweep, look):
+    for module in (new, study, sweep, look, network):
         module.add_commands(commands)
     given = parser.parse_args(words)
     given.words = words

@@ -1,0 +1,253 @@
+"""A DICOM series, from a folder or a zip, checked and written as an uncompressed NIfTI file slice by slice.
+
+Only what the geometry and HU need is read: no name, date, comment or private tag goes further. Files are found by
+looking, never through a DICOMDIR or a path inside a file; members of an archive get names of our own.
+"""
+
+import tempfile
+import zipfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from kidney_ssl.errors import InputError
+
+MAGIC, PREAMBLE = b"DICM", 128
+DIRECTORY = "DICOMDIR"
+MOST_FILES = 10_000
+LARGEST_ARCHIVE = 8 << 30  # bytes of all members, unpacked
+LARGEST_SIDE = 4096  # pixels
+PIECE = 1 << 20
+SAME = 1e-3  # of direction cosines, and mm of pixel spacing
+UNEVEN = 0.1  # share of the distance between slices by which it may vary
+TAGS = {
+    "series": "0020|000e",
+    "modality": "0008|0060",
+    "frames": "0028|0008",
+    "position": "0020|0032",
+    "orientation": "0020|0037",
+    "spacing": "0028|0030",
+}
+
+
+@dataclass(frozen=True)
+class _Slice:
+    """The geometry of one file: corner (3,) in mm, row and column direction (6,), spacing (2,) of rows and columns."""
+
+    path: Path
+    series: str
+    modality: str
+    shape: tuple[int, int]
+    corner: np.ndarray
+    directions: np.ndarray
+    spacing: np.ndarray
+
+    @property
+    def height(self) -> float:
+        """Place along the normal of the slices in mm."""
+        return float(np.cross(self.directions[:3], self.directions[3:]) @ self.corner)
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file begins as a DICOM file does."""
+    try:
+        with path.open("rb") as stream:
+            return stream.read(PREAMBLE + len(MAGIC))[PREAMBLE:] == MAGIC
+    except OSError:
+        return False
+
+
+def write_series(path: Path, target: Path, *, most_voxels: int) -> tuple[str, ...]:
+    """Write the one CT series of a folder or zip as NIfTI: int16 HU, axes column, row, slice.
+
+    A tilted gantry gives an affine whose axes are not orthogonal: slices stay as they were acquired.
+
+    Args:
+        path: folder, searched with its subfolders, zip, or a single file.
+        target: .nii file.
+        most_voxels: of the volume.
+
+    Returns:
+        Notes on files that were left out.
+
+    Raises:
+        InputError: in one line: no DICOM files, several series, no CT, missing or uneven slices, several images at one
+            place, multiframe, other sizes within the series, too large, or an image that cannot be decoded.
+    """
+    with _files(path) as (files, others):
+        slices = _checked(path, [_read_geometry(path, file) for file in files])
+        rows, columns = slices[0].shape
+        if rows * columns * len(slices) > most_voxels:
+            raise InputError(f"{path}: {len(slices)} slices of {rows} x {columns} are more than any CT has")
+        header = nib.Nifti1Header()
+        header.set_data_dtype(np.int16)
+        header.set_data_shape((columns, rows, len(slices)))
+        affine = _affine(slices)
+        header.set_sform(affine, code="scanner")
+        header["pixdim"][1:4] = np.linalg.norm(affine[:3, :3], axis=0)
+        header.set_xyzt_units("mm")
+        header.set_slope_inter(1, 0)
+        header["vox_offset"] = 352
+        header["magic"] = b"n+1"
+        with target.open("wb") as stream:
+            stream.write(header.binaryblock + bytes(4))
+            for one in slices:
+                stream.write(_read_pixels(path, one).tobytes())
+    return (f"{others} file(s) beside the series are no DICOM images",) if others else ()
+
+
+@contextmanager
+def _files(path: Path) -> Iterator[tuple[list[Path], int]]:
+    """The DICOM files of a folder, a zip or alone, and how many other files there are."""
+    if path.is_dir():
+        # Links are not followed: in an unpacked archive they may lead anywhere.
+        yield _sorted_out(path, (file for file in sorted(path.rglob("*")) if not file.is_symlink() and file.is_file()))
+    elif path.suffix.lower() == ".zip":
+        with tempfile.TemporaryDirectory(prefix="kidney-ssl-") as folder:
+            _unpack(path, Path(folder))
+            yield _sorted_out(path, iter(sorted(Path(folder).iterdir())))
+    else:
+        yield [path], 0
+
+
+def _sorted_out(path: Path, files: Iterator[Path]) -> tuple[list[Path], int]:
+    found: list[Path] = []
+    others = 0
+    for file in files:
+        if file.name != DIRECTORY and is_dicom(file):
+            found.append(file)
+        else:
+            others += 1
+        if len(found) + others > MOST_FILES:
+            raise InputError(f"{path}: more than {MOST_FILES} files; give one series alone")
+    if not found:
+        raise InputError(f"{path}: no DICOM file in it; give a folder or .zip of one CT series, or a NIfTI file")
+    return found, others
+
+
+def _unpack(path: Path, folder: Path) -> None:
+    """Unpack the members of a zip under numbers, without a look at their names but for the DICOMDIR's."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = [one for one in archive.infolist() if not one.is_dir()]
+            if len(members) > MOST_FILES or sum(one.file_size for one in members) > LARGEST_ARCHIVE:
+                raise InputError(f"{path}: more than {MOST_FILES} files or {LARGEST_ARCHIVE >> 30} GB; give one series")
+            for number, member in enumerate(members):
+                if member.filename.rpartition("/")[2] == DIRECTORY:
+                    continue
+                with archive.open(member) as source, (folder / f"{number:06d}").open("wb") as target:
+                    left = member.file_size
+                    while left > 0 and (piece := source.read(min(PIECE, left))):
+                        target.write(piece)
+                        left -= len(piece)
+    except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, RuntimeError, EOFError, ValueError) as error:
+        # RuntimeError: encrypted members.
+        raise InputError(f"{path}: not a whole zip file without password; pack the series again") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be unpacked ({error.strerror or 'damaged'})") from error
+
+
+def _reader(file: Path) -> Any:
+    import SimpleITK as sitk  # noqa: PLC0415 - only DICOM needs it
+
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)  # its warnings quote tags
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO("GDCMImageIO")
+    reader.SetFileName(str(file))
+    return reader
+
+
+def _read_geometry(path: Path, file: Path) -> _Slice:
+    try:
+        reader = _reader(file)
+        reader.ReadImageInformation()
+        size = reader.GetSize()
+        tags = {name: reader.GetMetaData(tag) if reader.HasMetaDataKey(tag) else "" for name, tag in TAGS.items()}
+    except ImportError as error:
+        raise InputError("DICOM needs SimpleITK: pip install 'kidney-ssl[dicom]', or give a NIfTI file") from error
+    except RuntimeError as error:  # its text quotes paths and tags
+        raise InputError(f"{path}: a DICOM file in it cannot be read; export the series again") from error
+    if (tags["frames"].strip() or "1") != "1" or (len(size) > 2 and size[2] > 1):
+        raise InputError(f"{path}: multiframe DICOM; convert it to NIfTI first, as by dcm2niix")
+    if max(size[:2]) > LARGEST_SIDE:
+        raise InputError(f"{path}: images of {size[1]} x {size[0]} pixels are no CT's")
+    corner, directions, spacing = (
+        _numbers(path, tags[name], count) for name, count in (("position", 3), ("orientation", 6), ("spacing", 2))
+    )
+    shape = (int(size[1]), int(size[0]))
+    return _Slice(file, tags["series"].strip(), tags["modality"].strip(), shape, corner, directions, spacing)
+
+
+def _numbers(path: Path, text: str, count: int) -> np.ndarray:
+    try:
+        found = np.array([float(one) for one in text.split("\\")])
+    except ValueError:
+        found = np.empty(0)
+    if len(found) != count or not np.isfinite(found).all():
+        raise InputError(f"{path}: an image without position, orientation or spacing (a scout or capture?); remove it")
+    return found
+
+
+def _checked(path: Path, slices: list[_Slice]) -> list[_Slice]:
+    """The slices from first to last along their normal, if they are one whole CT series."""
+    series = Counter(one.series for one in slices)
+    if len(series) > 1:
+        counts = ", ".join(str(count) for count in sorted(series.values(), reverse=True)[:10])
+        raise InputError(f"{path}: {len(series)} series in it ({counts} images); give a folder of one series")
+    if {one.modality for one in slices} != {"CT"}:
+        raise InputError(f"{path}: its modality is not CT")
+    first = slices[0]
+    for one in slices:
+        if one.shape != first.shape or np.abs(one.spacing - first.spacing).max() > SAME:
+            raise InputError(f"{path}: images of different sizes or spacings in one series; give one volume")
+        if np.abs(one.directions - first.directions).max() > SAME:
+            raise InputError(f"{path}: images of different directions in one series; give one volume")
+    row, column = first.directions[:3], first.directions[3:]
+    if abs(row @ column) > SAME or abs(row @ row - 1) > SAME or abs(column @ column - 1) > SAME:
+        raise InputError(f"{path}: the direction of its images is damaged")
+    if len(slices) == 1:
+        raise InputError(f"{path}: a single image; give the folder of the whole series")
+    ordered = sorted(slices, key=lambda one: one.height)
+    gaps = np.diff([one.height for one in ordered])
+    usual = float(np.median(gaps))
+    if usual <= 0 or gaps.min() < UNEVEN * usual:
+        raise InputError(f"{path}: several images at one place (phases or copies?); give one volume")
+    if (missing := int(np.rint(gaps / usual - 1).sum())) > 0:
+        raise InputError(f"{path}: {missing} slice(s) missing: {usual:g} mm apart, but a gap of {gaps.max():g} mm")
+    if np.abs(gaps - usual).max() > UNEVEN * usual:
+        raise InputError(f"{path}: slices unevenly spaced, {gaps.min():g} to {gaps.max():g} mm; resample the series")
+    return ordered
+
+
+def _affine(slices: list[_Slice]) -> np.ndarray:
+    """From column, row and slice to mm in NIfTI's coordinates (right, front, up are positive)."""
+    first, last = slices[0], slices[-1]
+    row_mm, column_mm = first.spacing
+    affine = np.eye(4)
+    affine[:3, 0] = first.directions[:3] * column_mm
+    affine[:3, 1] = first.directions[3:] * row_mm
+    affine[:3, 2] = (last.corner - first.corner) / (len(slices) - 1)
+    affine[:3, 3] = first.corner
+    return np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine  # DICOM's x and y point to the left and the back
+
+
+def _read_pixels(path: Path, one: _Slice) -> np.ndarray:
+    """HU (H, W) int16, rescaled by the slice's own slope and intercept."""
+    import SimpleITK as sitk  # noqa: PLC0415 - as above
+
+    try:
+        values = sitk.GetArrayFromImage(_reader(one.path).Execute()).astype(np.float64).squeeze()
+    except RuntimeError as error:
+        raise InputError(f"{path}: an image in it cannot be decoded; export the series again") from error
+    if values.shape != one.shape or not np.isfinite(values).all():
+        raise InputError(f"{path}: an image in it is no grey image of its size")
+    rounded = np.rint(values)
+    if rounded.min() < -32768 or rounded.max() > 32767:
+        raise InputError(f"{path}: values from {rounded.min():g} to {rounded.max():g} are no HU of int16")
+    return rounded.astype("<i2")
