@@ -2,6 +2,7 @@
 
 import doctest
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,6 +25,20 @@ def test_the_examples_hold(module, tmp_path: Path, monkeypatch) -> None:
 
 def test_every_public_function_has_an_example() -> None:
     assert all(">>> " in (getattr(api, name).__doc__ or "") for name in api.__all__)
+
+
+def test_the_example_of_the_readme_runs(tmp_path: Path, monkeypatch) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    _, _, rest = readme.partition("```python\n")
+    example, _, _ = rest.partition("```")
+    monkeypatch.chdir(tmp_path)
+    made: dict[str, Any] = {}
+    exec(compile(example, "README.md", "exec"), made)
+    rows = made["predictions"]
+    tested = rows[rows["part"] == "test"]
+    assert set(tested["case"]) == {"case_5"}
+    assert made["maps"].shape == (len(made["test"].images), 32, 32)
+    assert tested["probability"].between(0, 1).all()
 
 
 def test_a_phantom_is_the_one_that_a_study_writes(tmp_path: Path) -> None:
