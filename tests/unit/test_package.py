@@ -25,11 +25,6 @@ ROOT = Path(__file__).parents[2]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # Extras whose packages the library imports where a user asks for them.
 OPTIONAL = ("cluster", "dicom", "onnx", "parquet")
-    "cluster",
-    "dicom",
-    "onnx",
-    "parquet",
-)  # extras whose packages the library imports where a user asks for them
 PINNED = {
     canonicalize_name(given.name): given
     for line in (ROOT / "requirements.txt").read_text().splitlines()
