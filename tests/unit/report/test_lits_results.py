@@ -117,3 +117,7 @@ def test_the_page_has_the_numbers_of_the_results():
     shown = [re.sub(r"\s+", " ", line) for line in PAGE.splitlines()]
     for line in expected_table():
         assert line in shown
+
+
+def test_the_pages_plot_is_that_of_the_results():
+    assert (ROOT / "docs/images/lits_folds.svg").read_bytes() == (RESULTS / "folds-100.svg").read_bytes()
