@@ -12,7 +12,7 @@ from kidney_ssl.report.study import simultaneous
 from kidney_ssl.statistics.analysis_plan import NAMES
 from kidney_ssl.statistics.result import Estimate
 
-WIDTH = 760
+WIDTH = 900
 
 
 def folds_forest(
