@@ -1,14 +1,16 @@
 """Build the package with the files of a new study, which `kidney-ssl init` writes; all else is in pyproject.toml."""
 
 import shutil
+import sys
 from pathlib import Path
 
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
-# Beside the package's own code, what a study's folder holds: `kidney_ssl.new_study` reads them here, or in a clone.
-STUDY = (".dvc/config", ".dvc/.gitignore", ".dvc/plots", ".dvcignore", ".gitignore")
-STUDY += ("dvc.yaml", "params.yaml", "stages", "studies")
+ROOT = Path(__file__).resolve().parent
+sys.path.insert(0, str(ROOT / "src"))  # a build's Python has not installed the package
+
+from kidney_ssl.new_study import INSTALLED, study_files  # noqa: E402 - see above
 
 
 class BuildWithStudy(build_py):
@@ -19,13 +21,11 @@ class BuildWithStudy(build_py):
         super().run()
         if self.editable_mode:
             return
-        target = Path(self.build_lib) / "kidney_ssl" / "study"
+        target = Path(self.build_lib) / "kidney_ssl" / INSTALLED.name
         shutil.rmtree(target, ignore_errors=True)
-        for top in map(Path, STUDY):
-            for file in sorted(top.rglob("*")) if top.is_dir() else [top]:
-                if file.is_file() and "__pycache__" not in file.parts:
-                    (target / file).parent.mkdir(parents=True, exist_ok=True)
-                    shutil.copyfile(file, target / file)
+        for name, file in study_files(ROOT):
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, target / name)
 
 
 setup(cmdclass={"build_py": BuildWithStudy})

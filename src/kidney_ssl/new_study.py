@@ -67,11 +67,16 @@ def write_study(folder: Path, study: str | None = None) -> None:
         subprocess.run(["git", "-C", str(folder), "init", "--quiet"], check=True)
 
 
-def _listed(source: Path) -> Iterator[tuple[Path, Path]]:
-    """Name in a study, and path, of every file."""
+def study_files(source: Path) -> Iterator[tuple[Path, Path]]:
+    """Name in a study, and path, of every file but the package's own: for `setup.py` too, which ships them."""
     yield from ((Path(name), source / name) for name in FILES)
     for top in FOLDERS:
         yield from ((path.relative_to(source), path) for path in _below(source / top))
+
+
+def _listed(source: Path) -> Iterator[tuple[Path, Path]]:
+    """Name in a study, and path, of every file."""
+    yield from study_files(source)
     for path in _below(PACKAGE):
         if not path.is_relative_to(INSTALLED):
             yield Path("src", PACKAGE.name, path.relative_to(PACKAGE)), path

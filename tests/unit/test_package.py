@@ -17,6 +17,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from kidney_ssl import new_study
 from kidney_ssl.code_version import code_version
 from kidney_ssl.methods import METHODS
 from tests.project_copy import Project
@@ -126,6 +127,17 @@ def test_the_wheel_holds_every_file_of_the_package_and_says_that_it_is_typed(ins
     names = [name.removeprefix("src/") for name in listed.split() if (ROOT / name).exists()]
     assert "kidney_ssl/py.typed" in names
     assert [name for name in names if not (installed / name).is_file()] == []
+
+
+def test_the_wheel_gets_every_file_that_init_writes(installed: Path) -> None:
+    shipped = installed / "kidney_ssl/study"
+    expected = {name: path.read_bytes() for name, path in new_study.study_files(ROOT)}
+    found = {path.relative_to(shipped): path.read_bytes() for path in shipped.rglob("*") if path.is_file()}
+    assert {Path(name) for name in new_study.FILES} <= set(expected)
+    assert all(any(name.is_relative_to(top) for name in expected) for top in new_study.FOLDERS)
+    assert set(found) == set(expected)
+    own = {Path("params.yaml")}  # of the copy that was built: the smoke study
+    assert [name for name in set(expected) - own if found[name] != expected[name]] == []
 
 
 def test_the_installed_command_lists_the_methods(installed: Path, tmp_path: Path) -> None:

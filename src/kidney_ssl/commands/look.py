@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from kidney_ssl.catalog import list_augmentations, list_methods
 from kidney_ssl.errors import InputError
+from kidney_ssl.yamlfile import read_yaml
 
 if TYPE_CHECKING:
     from kidney_ssl.engine.batches import Part
@@ -40,16 +41,14 @@ def _methods(_: argparse.Namespace) -> None:
 
 
 def _views(given: argparse.Namespace) -> None:
-    from kidney_ssl import api  # noqa: PLC0415 - seconds of imports, as below: listing needs none of them
-    from kidney_ssl.yamlfile import read_yaml  # noqa: PLC0415
+    from kidney_ssl import api, methods  # noqa: PLC0415 - seconds of imports: listing needs none of them
 
     options = read_yaml(given.options, "--options")
     if not isinstance(options, dict):
         raise InputError("--options: give a mapping, such as '{max_sigma: 1.0}'")
     if given.slices < 2 or given.size < SMALLEST:
         raise InputError(f"--slices: at least 2; --size: at least {SMALLEST}")
-    if given.method not in list_methods():
-        raise InputError(f"unknown pretext method '{given.method}', known: {', '.join(list_methods())}")
+    methods.load(given.method)  # refuses an unknown one before a volume is read
     out = given.to or Path(f"views-{given.method}.png")
     if out.suffix != ".png":
         raise InputError(f"--to: {out} is no .png: give a name that ends so")
@@ -59,9 +58,9 @@ def _views(given: argparse.Namespace) -> None:
 
 def _part(given: argparse.Namespace) -> "Part":
     """Slices of the case, evenly spaced in its middle half."""
-    import numpy as np  # noqa: PLC0415
+    import numpy as np  # noqa: PLC0415 - as above
 
-    from kidney_ssl import api  # noqa: PLC0415
+    from kidney_ssl import api  # noqa: PLC0415 - as above
 
     volume, labels = (
         api.phantom(3, size=given.size)
@@ -74,9 +73,9 @@ def _part(given: argparse.Namespace) -> "Part":
 
 def _write(pictures: "Mapping[str, Picture]", out: Path) -> None:
     """Write a task's pictures below each other."""
-    from PIL import Image  # noqa: PLC0415
+    from PIL import Image  # noqa: PLC0415 - as above
 
-    from kidney_ssl.report.pictures import write_picture  # noqa: PLC0415
+    from kidney_ssl.report.pictures import write_picture  # noqa: PLC0415 - as above
 
     drawn = []
     with TemporaryDirectory() as folder:

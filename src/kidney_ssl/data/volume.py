@@ -72,7 +72,7 @@ class Volume:
 
 
 @dataclass(frozen=True)
-class _Stored:
+class Stored:
     """A volume as stored in the file: shape, type, scaling, transforms to KiTS order and back."""
 
     shape: tuple[int, int, int]
@@ -95,14 +95,19 @@ def label_table(labels: Mapping[int, str]) -> np.ndarray | None:
     return table
 
 
-def read_grid(path: Path) -> Grid:
-    """Read a volume's grid from its header.
+def read_stored(path: Path) -> Stored:
+    """Read from a volume's header how it is stored.
 
     Raises:
         InputError: see `read_volume`.
     """
     with _opened(path) as stream:
-        return _read_header(path, stream).grid
+        return _read_header(path, stream)
+
+
+def read_grid(path: Path) -> Grid:
+    """Read a volume's grid from its header; errors as in `read_volume`."""
+    return read_stored(path).grid
 
 
 def read_volume(
@@ -236,7 +241,7 @@ def _header_size(start: bytes) -> int | None:
 
 
 @QUIET
-def _read_header(path: Path, stream: BinaryIO) -> _Stored:
+def _read_header(path: Path, stream: BinaryIO) -> Stored:
     """Read the header and stop before the first voxel."""
     start = stream.read(4)
     size = _header_size(start)
@@ -278,7 +283,7 @@ def _read_header(path: Path, stream: BinaryIO) -> _Stored:
     turn, back, grid = _orient(path, affine, shape, unit)
     qform, damaged = _qform(header)
     grid = replace(grid, findings=(*grid.findings, *damaged, *header_findings(affine, qform, pixdim_mm)))
-    return _Stored(shape, dtype, 1.0 if slope is None else slope, intercept or 0.0, turn, back, grid)
+    return Stored(shape, dtype, 1.0 if slope is None else slope, intercept or 0.0, turn, back, grid)
 
 
 def _qform(header: nib.Nifti1Header) -> tuple[np.ndarray | None, Findings]:
@@ -323,7 +328,7 @@ def _orient(
     return turn, back, Grid(turned_shape, spacing_mm, turned, findings)
 
 
-def _chunks(path: Path, stream: BinaryIO, stored: _Stored) -> Iterator[tuple[int, np.ndarray]]:
+def _chunks(path: Path, stream: BinaryIO, stored: Stored) -> Iterator[tuple[int, np.ndarray]]:
     """Read the voxels: first plane and (planes, n1, n0) in the file's type, valid until the next.
 
     Decompression stops at the size that the header declares, even if the file has more.
@@ -344,7 +349,7 @@ def _chunks(path: Path, stream: BinaryIO, stored: _Stored) -> Iterator[tuple[int
 
 @QUIET
 def _narrow(
-    path: Path, raw: np.ndarray, out: np.ndarray, stored: _Stored, table: np.ndarray | None
+    path: Path, raw: np.ndarray, out: np.ndarray, stored: Stored, table: np.ndarray | None
 ) -> tuple[float, float]:
     """Scale, check and round one plane into `out`, and return its minimum and maximum.
 

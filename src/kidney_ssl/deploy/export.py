@@ -3,11 +3,9 @@
 import json
 import re
 from collections.abc import Mapping
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 import pandas as pd
 import torch
@@ -38,6 +36,7 @@ from kidney_ssl.jsonfile import write_json
 from kidney_ssl.metrics.classification import classification_metrics, read_predictions
 from kidney_ssl.models.resnet import RESNETS, classifier
 from kidney_ssl.models.weights import encoder_state, load_classifier, save_weights
+from kidney_ssl.report.rendering import render
 from kidney_ssl.schema import LABELLED, THRESHOLD
 
 ONNX, CARD = "model.onnx", "README.md"
@@ -183,10 +182,9 @@ def _card(settings: Params, described: Settings, run: Path, *, onnx: bool) -> st
     measured = classification_metrics(test, "the test part")
     weights = settings.arms[described.arm].weights
     known = described.familiar
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-                                     keep_trailing_newline=True, autoescape=False)  # fmt: skip
-    template = (files("kidney_ssl.deploy") / "templates" / "card.md").read_text(encoding="utf-8")
-    return environment.from_string(template).render(
+    return render(
+        "card.md",
+        "kidney_ssl.deploy",
         notice=NOTICE,
         rule=RULE,
         network=described.network.replace(":", "-"),

@@ -1,11 +1,9 @@
 """A network's prediction for one CT: tables, a Grad-CAM volume and a page."""
 
 import json
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 import pandas as pd
 
@@ -18,6 +16,7 @@ from kidney_ssl.files import sha256, write_csv, write_text
 from kidney_ssl.jsonfile import write_json
 from kidney_ssl.report.images import embed
 from kidney_ssl.report.pictures import HEAT, overlaid
+from kidney_ssl.report.rendering import render
 
 SLICES, RESULT, MAP, PAGE = "slices.csv", "result.json", "grad_cam.nii.gz", "index.html"
 NEIGHBOURS = 3  # slices that a case score is a mean over
@@ -142,10 +141,8 @@ def _page(scan: Scan, looked: Looked, result: dict[str, Any], settings: Settings
     points = " ".join(
         f"{600 * row / max(count - 1, 1):.1f},{100 - 100 * p:.1f}" for row, p in enumerate(looked.probability)
     )
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
-                                     lstrip_blocks=True)  # fmt: skip
-    template = (files("kidney_ssl.deploy") / "templates" / "prediction.html").read_text(encoding="utf-8")
-    return environment.from_string(template).render(
+    return render(
+        "prediction.html", "kidney_ssl.deploy",
         result=result, cards=cards, points=points, heat=HEAT, tumor=settings.classes.tumor,
         outside=result["familiarity"]["outside"], network=json.dumps(result["network"], indent=1),
     )  # fmt: skip

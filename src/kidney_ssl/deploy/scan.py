@@ -15,7 +15,7 @@ from kidney_ssl.data.body import Box, Frame, standardise
 from kidney_ssl.data.checks import Findings, hu_findings
 from kidney_ssl.data.hu_scale import scale_findings
 from kidney_ssl.data.normalization import normalise
-from kidney_ssl.data.volume import Grid, _opened, _read_header, read_volume
+from kidney_ssl.data.volume import Grid, read_stored, read_volume
 from kidney_ssl.deploy.dicom import is_dicom, write_series
 from kidney_ssl.errors import InputError
 from kidney_ssl.files import replacing
@@ -75,8 +75,7 @@ def read_scan(path: Path) -> Scan:
 
 
 def _read_nifti(path: Path) -> Scan:
-    with _opened(path) as stream:  # the reader's own look at the header: it alone knows how it turned the axes
-        stored = _read_header(path, stream)
+    stored = read_stored(path)
     if np.prod(stored.shape, dtype=object) > LARGEST_VOXELS:
         raise InputError(f"{path}: {' x '.join(map(str, stored.shape))} voxels are more than any CT has; crop it")
     volume = read_volume(path)

@@ -1,5 +1,6 @@
 """Masked image modelling: restore hidden patches. SparK (Tian et al. 2023) and MAE (He et al. 2022)."""
 
+from abc import ABC, abstractmethod
 from typing import Annotated, Any
 
 import torch
@@ -112,7 +113,7 @@ class Method(Pretext):
         return {"restored": Picture(torch.cat(shown, 1), ("visible", "original", "restored"))}
 
 
-class Autoencoder(nn.Module):
+class Autoencoder(nn.Module, ABC):
     """An encoder that leaves hidden patches out, and a decoder that restores them.
 
     Its method is not `forward`, which may be compiled: the hooks of one pass would stay in all later ones.
@@ -129,9 +130,9 @@ class Autoencoder(nn.Module):
     usual: int
     least: int
 
+    @abstractmethod
     def restored(self, seen: Tensor, visible: Tensor) -> Tensor:
         """Restored pixels (B, 1, S, S), from images with hidden pixels of 0, and what is visible, bool, as large."""
-        raise NotImplementedError
 
 
 class SparseAutoencoder(Autoencoder):

@@ -47,8 +47,6 @@ def folds_forest(
     colours = re.findall(r"--[a-z]+: #[0-9a-f]+;", sheet[: sheet.index("}")])
     style = f"svg {{ {' '.join(colours)} background: var(--card); font-family: sans-serif; }}"
     head, _, rest = drawn.partition(">")
-    if "xmlns=" not in head:
-        head = head.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
     return spoken(f"{head}><style>{style}</style>{rest}\n", classes)
 
 

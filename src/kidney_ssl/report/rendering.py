@@ -8,10 +8,10 @@ from markupsafe import Markup
 from kidney_ssl.report.table_cells import Table
 
 
-def render(template: str, **content: Any) -> str:
-    """Fill a template of this package in; words are escaped in HTML alone."""
+def render(template: str, package: str = "kidney_ssl.report", /, **content: Any) -> str:
+    """Fill a template of a package's folder `templates` in; words are escaped in HTML alone."""
     environment = Environment(
-        loader=PackageLoader("kidney_ssl.report"),
+        loader=PackageLoader(package),
         autoescape=select_autoescape(["html"]),
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -1,4 +1,4 @@
-"""Methods with state, which stand in for those that a user may write: a queue, a centre, a teacher."""
+"""Methods with state, which stand in for those that a user may write: a queue, a centre, a teacher; and a head."""
 
 import copy
 import math
@@ -17,6 +17,17 @@ WIDTH, QUEUED = 16, 32
 def noisy(images, generator):
     """Images and noise of their own."""
     return images + 0.1 * torch.rand(images.shape, generator=generator, device=images.device)
+
+
+class Given(nn.Module):
+    """A head or teacher that gives what it is told, whatever it sees."""
+
+    def __init__(self, values):
+        super().__init__()
+        self.values = values
+
+    def forward(self, *_):
+        return self.values
 
 
 class StandIn(Pretext):

@@ -7,23 +7,13 @@ from torch import nn
 
 from kidney_ssl.methods.barlow_twins import BarlowTwinsOptions, Method
 from kidney_ssl.methods.base import Setting
+from tests.unit.methods.stand_ins import Given
 
 SETTING = Setting("resnet18", 64, {}, 0, 0.5)
 
 
 def generator(seed=0):
     return torch.Generator().manual_seed(seed)
-
-
-class Given(nn.Module):
-    """A projector that gives what it is told, whatever it sees."""
-
-    def __init__(self, embedded):
-        super().__init__()
-        self.embedded = embedded
-
-    def forward(self, _):
-        return self.embedded
 
 
 @pytest.mark.parametrize("redundancy", [5e-3, 0.0, 1.0])

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 from lightly.loss import NegativeCosineSimilarity
-from torch import nn
 
 from kidney_ssl.methods.base import Setting
 from kidney_ssl.methods.byol import ByolOptions, Method
 from kidney_ssl.models.momentum import cosine_momentum
+from tests.unit.methods.stand_ins import Given
 
 SETTING = Setting("resnet18", 64, {}, 0, 0.5)
 
@@ -24,17 +24,6 @@ def method():
     made = Method(SETTING, ByolOptions())
     made.begin()
     return made
-
-
-class Given(nn.Module):
-    """A network that gives what it is told, whatever it sees."""
-
-    def __init__(self, values):
-        super().__init__()
-        self.values = values
-
-    def forward(self, _):
-        return self.values
 
 
 @pytest.mark.parametrize("name", ["step", "validate"])

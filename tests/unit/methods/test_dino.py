@@ -13,6 +13,7 @@ from kidney_ssl.engine.optimization import Optimization, make_optimizer
 from kidney_ssl.methods.base import PretextBatch, Setting
 from kidney_ssl.methods.dino import DinoOptions, Method, cross_entropies
 from kidney_ssl.models.momentum import cosine_momentum
+from tests.unit.methods.stand_ins import Given
 
 SETTING = Setting("resnet18", 64, {}, 0, 0.5)
 
@@ -33,17 +34,6 @@ def batch_of(count, update=0, updates=100):
     return PretextBatch(
         images, rows, rows, zeros, zeros, torch.full((count, 2), -1), images.__getitem__, update, updates
     )
-
-
-class Given(nn.Module):
-    """A head that gives what it is told, whatever it sees."""
-
-    def __init__(self, values):
-        super().__init__()
-        self.values = values
-
-    def forward(self, *_):
-        return self.values
 
 
 def test_losses_and_the_centre_are_those_of_lightly_over_two_steps():

@@ -10,6 +10,7 @@ from torch import nn
 
 from kidney_ssl.methods.base import PretextBatch, Setting
 from kidney_ssl.methods.positional_contrast import Method, PositionalContrastOptions, contrast, positives
+from tests.unit.methods.stand_ins import Given
 
 SETTING = Setting("resnet18", 64, {}, 0, 0.5)
 # Two slices of case 0 are 4 mm apart, the third is far; one slice of case 1 is as high as the first, one of case 2 low.
@@ -28,17 +29,6 @@ def batch_of(cases=CASES, heights=HEIGHTS, mm=MM):
     rows, neighbors = torch.arange(count), torch.full((count, 2), -1)
     places = (torch.tensor(cases), torch.tensor(heights), torch.tensor(mm))
     return PretextBatch(images, rows, *places, neighbors, images.__getitem__, 0, 1)
-
-
-class Given(nn.Module):
-    """A network that gives what it is told, whatever it sees."""
-
-    def __init__(self, values):
-        super().__init__()
-        self.values = values
-
-    def forward(self, _):
-        return self.values
 
 
 def told(vectors, **options):

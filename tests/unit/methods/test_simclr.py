@@ -15,6 +15,7 @@ from kidney_ssl.errors import InputError
 from kidney_ssl.methods.base import Setting, read_options
 from kidney_ssl.methods.simclr import Method, SimclrOptions
 from kidney_ssl.methods.views import alignment, apply_views, draw_views, similarities, unchanged, uniformity
+from tests.unit.methods.stand_ins import Given
 
 CPU = torch.device("cpu")
 SETTING = Setting("resnet18", 64, {"left": (0.3, 0.7, 0.1, 0.5), "right": (0.3, 0.7, 0.5, 0.9)}, 0, 0.5)
@@ -212,17 +213,6 @@ def nt_xent(first, second, temperature):
         return -math.log(math.exp(similarity(i, j) / temperature) / total)
 
     return sum(loss(2 * k - 1, 2 * k) + loss(2 * k, 2 * k - 1) for k in range(1, count + 1)) / (2 * count)
-
-
-class Given(nn.Module):
-    """Gives the projections that it was made with."""
-
-    def __init__(self, projected):
-        super().__init__()
-        self.projected = projected
-
-    def forward(self, _):
-        return self.projected
 
 
 @pytest.mark.parametrize("temperature", [0.05, 0.25, 1.0])

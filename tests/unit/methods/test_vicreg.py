@@ -7,23 +7,13 @@ from torch import nn
 
 from kidney_ssl.methods.base import Setting
 from kidney_ssl.methods.vicreg import Method, VicregOptions
+from tests.unit.methods.stand_ins import Given
 
 SETTING = Setting("resnet18", 64, {}, 0, 0.5)
 
 
 def generator(seed=0):
     return torch.Generator().manual_seed(seed)
-
-
-class Given(nn.Module):
-    """An expander that gives what it is told, whatever it sees."""
-
-    def __init__(self, embedded):
-        super().__init__()
-        self.embedded = embedded
-
-    def forward(self, _):
-        return self.embedded
 
 
 def plain(first, second, invariance, variance, covariance):
