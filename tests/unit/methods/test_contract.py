@@ -169,7 +169,11 @@ def test_the_settings_seed_decides_all_weights(name):
 
 @pytest.mark.parametrize(
     ("side", "precision", "network", "count"),
-    [(64, "32", "resnet18", BATCH), (96, "bf16", "resnet18", BATCH), (64, "32", "resnet50", 2)],
+    [
+        (64, "32", "resnet18", BATCH),
+        (96, "bf16", "resnet18", 2),  # few slices: many CPUs emulate bf16
+        (64, "32", "resnet50", 2),
+    ],
 )
 @each
 def test_a_step_gives_a_finite_loss_whose_gradient_reaches_the_first_convolution(name, side, precision, network, count):
