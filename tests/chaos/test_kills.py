@@ -1,5 +1,6 @@
 """Killed at any moment, the study goes on, leaves no process behind, and ends as an unbroken one."""
 
+import fcntl
 import json
 import os
 import random
@@ -46,6 +47,14 @@ def until(what: Callable[[], object], seconds: float = LONGEST) -> bool:
         if what():
             return True
         time.sleep(0.02)
+    return False
+
+
+def unlocked(project: Project) -> bool:
+    """Whether nobody holds DVC's lock of the project."""
+    with (project.folder / ".dvc/tmp/lock").open() as lock, suppress(BlockingIOError):
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
     return False
 
 
@@ -289,7 +298,9 @@ def test_without_its_results_a_study_with_its_store_trains_nothing_and_has_the_s
 
 def test_no_stage_starts_beside_one_that_a_killed_dvc_left(tmp_path):
     project = repository(tmp_path / "project")
-    project.succeed("dvc", "repro", "code")
+    project.succeed("dvc", "repro", "source")
+    kept = project.folder / "checkpoints/dvc.lock"
+    kept.unlink()
     dvc = subprocess.Popen(
         ["dvc", "repro", "download"],
         cwd=project.folder,
@@ -299,7 +310,8 @@ def test_no_stage_starts_beside_one_that_a_killed_dvc_left(tmp_path):
         stderr=subprocess.DEVNULL,
     )
     claim = project.folder / "checkpoints/running/download.json"
-    assert until(lambda: claim.exists() or dvc.poll() is not None)
+    # A stage that begins holds DVC's own lock while it copies dvc.lock: suspended there, it would stop any DVC.
+    assert until(lambda: (claim.exists() and kept.exists() and unlocked(project)) or dvc.poll() is not None)
     left = psutil.Process(json.loads(claim.read_text())["process"])
     left.suspend()
     dvc.kill()
