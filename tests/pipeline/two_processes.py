@@ -26,7 +26,7 @@ from kidney_ssl.methods.base import Options, PretextBatch, Setting
 from kidney_ssl.models.resnet import classifier
 from tests.unit.engine.toy_study import toy_part
 from tests.unit.methods.stand_ins import FORGETFUL, STAND_INS, Decorrelated
-from tests.unit.methods.test_contract import build, given, images_of
+from tests.unit.methods.test_contract import given, images_of, narrow
 
 SETTING = Setting("resnet18", 32, {"left": (0.2, 0.8, 0.0, 0.5), "right": (0.2, 0.8, 0.5, 1.0)}, seed=3)
 # Gradients of ResNet-18 are of a size of three here, and rounding moves some by more than 1e-5 in one process too, as
@@ -42,7 +42,6 @@ TASKS = {
 }
 KNOWN = [*methods.METHODS, *STAND_INS]
 ALL = [*KNOWN, "decorrelated", *(f"forgetful {name}" for name in FORGETFUL)]
-SMALL = {"moco": {"queue": 64}, "dino": {"prototypes": 64}}  # wide parts by default, which tell no more
 SIZE = 9  # of the joined batch: one process has a slice more
 
 
@@ -122,7 +121,7 @@ def built(name):
     """A method of the registry, or one that stands in for a user's."""
     if name.startswith("forgetful "):
         return FORGETFUL[name.removeprefix("forgetful ")](SETTING, Options())
-    return Decorrelated(SETTING, Options()) if name == "decorrelated" else build(name, **SMALL.get(name, {}))
+    return Decorrelated(SETTING, Options()) if name == "decorrelated" else narrow(name)
 
 
 def shown(name):
@@ -300,7 +299,7 @@ def pretraining(fabric, folder, name):
     out = folder / f"{name}{fabric.global_rank}.safetensors"
     start = folder / "start.safetensors"
     found = pretrain.pretrain(
-        build(name), parts["train"], parts, start, out, recipe=recipe, context=context, forbidden={}
+        narrow(name), parts["train"], parts, start, out, recipe=recipe, context=context, forbidden={}
     )
     return {"curves": found.curves.to_dict("list"), "written": out.exists()}
 

@@ -15,8 +15,7 @@ from sklearn.metrics import (
     average_precision_score,
     brier_score_loss,
     confusion_matrix,
-    f1_score,
-    recall_score,
+    precision_recall_fscore_support,
     roc_auc_score,
 )
 
@@ -126,13 +125,17 @@ def classification_metrics(rows: pd.DataFrame, where: str) -> dict[str, Any]:
     no_tumor = empty or unless(label.any(), f"no tumor slice in {where}")
     no_negative = empty or unless(not label.all(), f"only tumor slices in {where}")
     one_class = no_tumor or no_negative
+    # One call for both classes: most of the time of scikit-learn's metrics goes into checks of their arguments.
+    _, recall, f1, _ = (
+        [[0, 0]] * 4 if empty else precision_recall_fscore_support(label, called, labels=[0, 1], zero_division=0)
+    )
     return {
         "accuracy": empty or accuracy_score(label, called),
-        "f1": no_tumor or f1_score(label, called),
+        "f1": no_tumor or f1[1],
         "auroc": one_class or roc_auc_score(label, probability),
         "average_precision": one_class or average_precision_score(label, probability),
-        "sensitivity": no_tumor or recall_score(label, called),
-        "specificity": no_negative or recall_score(label, called, pos_label=0),
+        "sensitivity": no_tumor or recall[1],
+        "specificity": no_negative or recall[0],
         "brier": empty or brier_score_loss(label, probability, labels=[0, 1]),
     }
 
@@ -142,8 +145,12 @@ def against_negatives(rows: pd.DataFrame, negative: str, where: str) -> dict[str
     pair = rows[rows["class"].isin((TUMOR, negative))]
     absent = next((name for name in (TUMOR, negative) if name not in set(pair["class"])), None)
     none = unless(absent is None, f"no {absent} slice in {where}")
-    metrics = dict.fromkeys(("accuracy", "auroc"), none) if none else classification_metrics(pair, where)
-    return {"slices": len(pair)} | {name: metrics[name] for name in ("accuracy", "auroc")}
+    label, probability = pair["label"].to_numpy(), pair["probability"].to_numpy()
+    return {
+        "slices": len(pair),
+        "accuracy": none or accuracy_score(label, (probability >= THRESHOLD).astype(np.int64)),
+        "auroc": none or roc_auc_score(label, probability),
+    }
 
 
 def sizes(rows: pd.DataFrame) -> dict[str, int]:

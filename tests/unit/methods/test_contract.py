@@ -20,7 +20,7 @@ from kidney_ssl.methods import METHODS, SHARED, load
 from kidney_ssl.methods.base import Options, Pretext, PretextBatch, Setting, read_options
 from kidney_ssl.models.resnet import batch_norms
 from tests.random_state import global_random_state
-from tests.unit.methods.stand_ins import STAND_INS
+from tests.unit.methods.stand_ins import NARROW, STAND_INS
 
 REGIONS = {"left": (0.375, 0.75, 0.125, 0.4375), "right": (0.375, 0.75, 0.5625, 0.875)}
 BATCH = 8
@@ -45,16 +45,15 @@ def build(name, *, side=64, seed=0, network="resnet18", **options):
     return method
 
 
+def narrow(name, **setting):
+    """A method without the width of its default."""
+    return build(name, **setting, **NARROW.get(name, {}))
+
+
 @cache
 def built(name):
-    return build(name)
-
-
-def fresh(name, side=64, network="resnet18"):
-    """A method as it was built, which the test may change."""
-    return (
-        copy.deepcopy(built(name)) if (side, network) == (64, "resnet18") else build(name, side=side, network=network)
-    )
+    """One narrow method for all tests that leave it as it is."""
+    return narrow(name)
 
 
 def generator(seed):
@@ -177,7 +176,8 @@ def test_the_settings_seed_decides_all_weights(name):
 )
 @each
 def test_a_step_gives_a_finite_loss_whose_gradient_reaches_the_first_convolution(name, side, precision, network, count):
-    method = fresh(name, side, network).train()
+    wide = (side, network) == (64, "resnet18")  # once by default
+    method = (build if wide else narrow)(name, side=side, network=network).train()
     batch = given(name, side, count)
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
         loss, figures = method.step(batch, generator(0))
@@ -196,7 +196,7 @@ def test_a_step_gives_a_finite_loss_whose_gradient_reaches_the_first_convolution
 
 @each
 def test_the_generator_decides_what_is_drawn_and_nothing_global_is(name):
-    built = build(name, **DRAWING.get(name, {}))
+    built = build(name, **NARROW.get(name, {}), **DRAWING.get(name, {}))
     before = global_random_state()
     losses, ends = {}, {}
     for run, seed in (("first", 1), ("same", 1), ("other", 2)):
@@ -212,7 +212,7 @@ def test_the_generator_decides_what_is_drawn_and_nothing_global_is(name):
 
 @each
 def test_a_few_steps_lower_the_loss(name):
-    method = fresh(name)
+    method = copy.deepcopy(built(name))
     groups = method.parameter_groups()
     optimizer = torch.optim.Adam([{"params": list(group.parameters), "lr": 1e-3 * group.rate} for group in groups])
     # A queue that fills with the one batch that there is would repel it from itself.
@@ -259,7 +259,7 @@ def test_validation_gives_figures_of_each_image_beside_a_trivial_predictors(name
 @each
 @pytest.mark.parametrize("side", [64, 96])
 def test_pictures_are_grids_with_a_title_over_each_column(name, side):
-    method = fresh(name, side).eval()
+    method = narrow(name, side=side).eval()
     before = global_random_state()
     with torch.inference_mode():
         pictures, same = (method.pictures(given(name, side, 4), generator(0)) for _ in range(2))

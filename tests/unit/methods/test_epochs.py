@@ -12,7 +12,7 @@ from kidney_ssl.methods import METHODS
 from kidney_ssl.models.weights import random_weights, save_weights
 from tests.unit.engine.toy_study import toy_part
 from tests.unit.methods.stand_ins import STAND_INS
-from tests.unit.methods.test_contract import build
+from tests.unit.methods.test_contract import narrow
 
 SLICES = 23
 BATCH = 5
@@ -43,7 +43,7 @@ def test_an_epoch_holds_every_slice_of_the_pool_once(name, cases, weights, tmp_p
     recipe = pretrain.Recipe(epochs=2, min_updates=0, batch_size=BATCH, learning_rate=1e-3, evaluations=2)
     context = TrainingContext(make_fabric("cpu", "32", 1), name, 0, tmp_path / "training.pt", 1e9)
     out = tmp_path / "encoder.safetensors"
-    found = pretrain.pretrain(build(name), pool, parts, weights, out, recipe=recipe, context=context, forbidden={})
+    found = pretrain.pretrain(narrow(name), pool, parts, weights, out, recipe=recipe, context=context, forbidden={})
     epochs = np.array_split(np.arange(len(rows)), 2)
     for epoch in epochs:
         assert sorted(row for number in epoch for row in rows[number]) == list(range(SLICES))

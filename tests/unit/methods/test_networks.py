@@ -16,7 +16,7 @@ from kidney_ssl.models.resnet import classifier
 from kidney_ssl.models.weights import load_encoder, random_weights, save_weights
 from kidney_ssl.pretrain import Recipe, pretrain
 from tests.unit.engine.toy_study import toy_part
-from tests.unit.methods.test_contract import build
+from tests.unit.methods.test_contract import narrow
 
 NETWORKS = ["resnet18", "efficientnet_lite0", "timm:test_convnext", "timm:test_vit"]
 RECIPE = Recipe(epochs=1, min_updates=0, batch_size=4, learning_rate=1e-3, evaluations=2, weight_decay=1e-5)
@@ -41,7 +41,7 @@ def test_a_pretraining_ends_in_an_encoder_for_the_classifier(name, network, star
     parts = {part: toy_part(count, first, size=64) for part, count, first in (("train", 8, 0), ("validation", 4, 100))}
     context = TrainingContext(make_fabric("cpu", "32", 1), name, 0, tmp_path / "training.pt", 1e9)
     start, out = starts / f"{network}.safetensors", tmp_path / "encoder.safetensors"
-    method = build(name, network=network)
+    method = narrow(name, network=network)
     found = pretrain(method, parts["train"], parts, start, out, recipe=RECIPE, context=context, forbidden={})
     assert looked == [None]
     assert found.curves.notna().all(axis=None)

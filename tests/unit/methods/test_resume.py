@@ -10,7 +10,7 @@ from kidney_ssl.models.weights import random_weights, save_weights
 from kidney_ssl.pretrain import Recipe, pretrain
 from tests.unit.engine.toy_study import toy_part
 from tests.unit.methods.stand_ins import STAND_INS
-from tests.unit.methods.test_contract import build
+from tests.unit.methods.test_contract import narrow
 
 RECIPE = Recipe(epochs=2, min_updates=0, batch_size=4, learning_rate=1e-3, evaluations=2, weight_decay=1e-5)
 STOP = 3  # checkpoints: in the middle of the second epoch
@@ -26,7 +26,7 @@ def test_a_killed_pretraining_goes_on_to_the_same_bytes(name, tmp_path, monkeypa
         context = TrainingContext(fabric, name, 0, tmp_path / folder / "training.pt", seconds)
         out = tmp_path / folder / "encoder.safetensors"
         start = tmp_path / "start.safetensors"
-        found = pretrain(build(name), parts["train"], parts, start, out, recipe=RECIPE, context=context, forbidden={})
+        found = pretrain(narrow(name), parts["train"], parts, start, out, recipe=RECIPE, context=context, forbidden={})
         return out.read_bytes(), found.curves
 
     save, saved = Checkpoint.save, []
