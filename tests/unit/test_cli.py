@@ -189,3 +189,27 @@ def test_views_refuses_bad_input_in_one_line(tmp_path: Path, monkeypatch, words:
     assert said in str(refused.value)
     assert "\n" not in str(refused.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_shell_completes_commands_options_and_paths(tmp_path: Path) -> None:
+    script = subprocess.run(
+        [sys.executable, "-m", "kidney_ssl.cli", "--print-completion", "bash"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    (tmp_path / "completion.bash").write_text(script)
+    (tmp_path / "scan.nii.gz").touch()
+
+    def completed(*words: str) -> list[str]:
+        line = " ".join(f"'{word}'" for word in ("kidney-ssl", *words))
+        asked = (
+            f"source completion.bash; COMP_WORDS=({line}); COMP_CWORD={len(words)}; "
+            f"_shtab_kidney_ssl kidney-ssl '{words[-1]}' ''; printf '%s\\n' \"${{COMPREPLY[@]}}\""
+        )
+        ran = subprocess.run(["bash", "-c", asked], cwd=tmp_path, capture_output=True, text=True, check=True)
+        return ran.stdout.split()
+
+    assert completed("pre") == ["predict"]
+    assert completed("predict", "--any") == ["--anyway"]
+    assert completed("predict", "network", "sca") == ["scan.nii.gz"]
