@@ -29,7 +29,7 @@ def main(workers: str = "") -> None:
     if not to_run - LOOKS:
         print(f"Nothing is out of date: `{command('run')}` would train nothing.")
         return
-    counts = count_slices(settings, fresh="select" not in to_run)
+    counts = count_slices(settings, fresh="select" not in to_run, arrays=not {"slice", "normalize"} & to_run)
     if counts is None:
         print(f"Nothing is known of this folder's slices yet: run `dvc repro select`, then `{command('plan')}` again.")
         return

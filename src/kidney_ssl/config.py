@@ -433,6 +433,19 @@ class Method(Common):
     start: Name
 
 
+class Thin(Section):
+    """How far apart the slices of a case are that a pretraining reads, by one of two measures."""
+
+    mm: Positive | None = None
+    dissimilarity: Share | None = None
+
+    @model_validator(mode="after")
+    def _is_by_one_measure(self) -> "Thin":
+        if (self.mm is None) == (self.dissimilarity is None):
+            raise ValueError("give either mm or dissimilarity, or null in place of both")
+        return self
+
+
 class Shared(Section):
     """Shared settings of `pretrain.methods`, checked before they become defaults of each block."""
 
@@ -447,6 +460,7 @@ class Pretrain(Shared):
     model_config = ConfigDict(extra="forbid")
 
     pool: Literal["selected", "all"]
+    thin: Thin | None
     evaluations: Count
     methods: dict[Name, Method]
 

@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -39,6 +40,33 @@ def test_a_method_that_reads_masks_trains_on_the_labelled_slices_whatever_the_po
     written = json.loads((study / f"metrics/pretrain/{name}.json").read_text())["0"]
     assert (written["images"], written["control"]) == (images, control)
     assert (study / f"models/pretrain/{name}/0.safetensors").exists()
+
+
+@pytest.mark.parametrize("thin", [{"mm": 10}, {"dissimilarity": 0.05}])
+def test_a_thinned_pool_trains_as_the_slices_that_it_keeps_and_says_what_it_removed(study, thin):
+    files = (study / "data/normalized_pool/pool_images.npy", study / "data/pool/pool.csv")
+    # Slices 5 mm apart, four a case, of which every second is a copy of the one before it: both measures remove it.
+    images, rows = np.load(files[0]), pd.read_csv(files[1])
+    images[1::2] = images[:-1:2]
+    np.save(files[0], images)
+    settings = read_yaml(Path("params.yaml").read_text())
+    settings["pretrain"]["thin"] = thin
+    Path("params.yaml").write_text(dump_yaml(settings))
+    main("identity")
+    found = json.loads((study / "metrics/pretrain/identity.json").read_text())["0"]
+    encoder = (study / "models/pretrain/identity/0.safetensors").read_bytes()
+    assert found.pop("thin") == thin | {"slices": 11, "of": POOL}
+    assert (found["images"], found["updates"]) == (11, 3)  # batches of four
+    main("oracle")  # which reads the labelled slices
+    oracle = json.loads((study / "metrics/pretrain/oracle.json").read_text())["0"]
+    assert (oracle["images"], "thin" in oracle) == (9, False)
+    np.save(files[0], images[::2])
+    rows[::2].to_csv(files[1], index=False)
+    settings["pretrain"]["thin"] = None
+    Path("params.yaml").write_text(dump_yaml(settings))
+    main("identity")
+    assert json.loads((study / "metrics/pretrain/identity.json").read_text())["0"] == found
+    assert (study / "models/pretrain/identity/0.safetensors").read_bytes() == encoder
 
 
 def test_what_is_no_control_says_so(study):

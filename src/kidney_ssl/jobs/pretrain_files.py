@@ -6,11 +6,14 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+
+import numpy as np
 
 from kidney_ssl import methods
 from kidney_ssl.data.arrays import load_rows
-from kidney_ssl.engine.batches import read_part
+from kidney_ssl.data.thinning import ChosenRows, kept_rows
+from kidney_ssl.engine.batches import Part, read_part
 from kidney_ssl.engine.device import cost
 from kidney_ssl.engine.loop import TrainingContext
 from kidney_ssl.jsonfile import write_json
@@ -32,7 +35,7 @@ def pretrain_files(
 
     Args:
         files: by name: start, regions, and images, rows and masks of the parts and the pool.
-        parameters: method, options, seed, network, pool, batch_norm_momentum and the recipe.
+        parameters: method, options, seed, network, pool, thin, batch_norm_momentum and the recipe.
         folder: where they are written.
         context: where and as what.
         resident: see `DeviceArray`.
@@ -40,9 +43,16 @@ def pretrain_files(
     method = methods.load(parameters["method"])
     masks = {part: files[f"{part}_masks"] if method.reads_masks else None for part in ("train", "validation")}
     parts = {part: read_part(files[f"{part}_images"], files[f"{part}_rows"], masks[part]) for part in masks}
-    pool = parts["train"]
+    pool, images, thinned = parts["train"], files["train_images"], {}
     if parameters["pool"] == "all" and not method.reads_masks:  # the pool's slices have no masks
-        pool = read_part(files["pool_images"], files["pool_rows"])
+        images = files["pool_images"]
+        pool = read_part(images, files["pool_rows"])
+    if (thin := parameters["thin"]) and not method.reads_masks:
+        # The first process's, since another machine may round another way.
+        rows = context.fabric.broadcast(kept_rows(pool.frame, thin, images))
+        thinned = {"thin": thin | {"slices": len(rows), "of": len(pool.frame)}}
+        chosen = cast(np.ndarray, ChosenRows(pool.images, rows))  # all that is read of it is rows
+        pool = Part(chosen, pool.frame.iloc[rows].reset_index(drop=True))
     options = read_options(method, parameters["options"], f"{context.label}: options")
     setting = Setting(
         parameters["network"],
@@ -70,7 +80,7 @@ def pretrain_files(
     curves = result.curves.round(6).assign(train_learning_rate=rates)
     curves.to_csv(folder / "curves.csv", index=False, lineterminator="\n")
     last = {key: None if math.isnan(value) else value for key, value in curves.iloc[-1].items()}
-    done = {"images": result.slices, "updates": result.updates}
+    done = {"images": result.slices, "updates": result.updates} | thinned
     write_json(folder / "metrics.json", last | done | {"control": method.control, "options": options.model_dump()})
     took = {"images": result.images, "updates": result.updates}
     write_json(folder / "cost.json", cost(context.fabric.device, result.seconds) | took)

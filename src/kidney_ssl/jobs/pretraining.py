@@ -53,6 +53,7 @@ class Pretraining(StudyJob):
             "batch_norm_momentum": settings.finetune.batch_norm_momentum,
             "network": settings.network,
             "pool": settings.pretrain.pool,
+            "thin": settings.pretrain.thin and settings.pretrain.thin.model_dump(exclude_none=True),
             "seed": self.seed,
             "evaluations": settings.pretrain.evaluations,
         }

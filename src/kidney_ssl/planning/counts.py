@@ -1,16 +1,17 @@
 """How many slices a study has: from its index, or what is known beforehand."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from kidney_ssl.config import Params
+from kidney_ssl.config import Params, Pretrain
 from kidney_ssl.data import manifest
 from kidney_ssl.data.arrays import load_rows
 from kidney_ssl.data.case_names import numbered_case
 from kidney_ssl.data.patients import patient_column
 from kidney_ssl.data.registry import label_files
-from kidney_ssl.schema import SPLITS
+from kidney_ssl.data.thinning import kept_rows
+from kidney_ssl.schema import SPLITS, TRAIN
 
 # KiTS23 with at least 1,000 tumor pixels, counted on all 489 label volumes: the 2:1:1 set, all slices, and the test
 # part's share in the thesis's split, one fold of five.
@@ -31,6 +32,7 @@ class Counts:
         training_slices: all slices of the training cases, which `pretrain.pool: all` holds.
         test_slices: all slices of the test cases, the natural test set.
         source: where the numbers are from.
+        thinned: slices that `pretrain.thin` leaves of the pool; None if it is null, or if that is not known yet.
     """
 
     cases: int
@@ -40,6 +42,7 @@ class Counts:
     training_slices: int
     test_slices: int
     source: str
+    thinned: int | None = None
 
 
 def read_counts(index: Path) -> Counts:
@@ -57,18 +60,33 @@ def read_counts(index: Path) -> Counts:
     )
 
 
-def count_slices(settings: Params, *, fresh: bool) -> Counts | None:
+def thinned_slices(pretrain: Pretrain, index: Path, images: Path | None) -> int | None:
+    """Count what `pretrain.thin` leaves of the pool, from data/index and, for a dissimilarity, the pool's `images`."""
+    if pretrain.thin is None or (pretrain.thin.mm is None and images is None):
+        return None
+    slices, part = load_rows(index / "slices.csv"), load_rows(index / "selection.csv")[["case", "slice", "split"]]
+    if pretrain.pool == "all":
+        part = load_rows(index / "cases.csv")[["case", "split"]]
+    pool = slices.merge(part[part["split"] == TRAIN]).sort_values(["case", "slice"])
+    return len(kept_rows(pool, pretrain.thin.model_dump(exclude_none=True), images))
+
+
+def count_slices(settings: Params, *, fresh: bool, arrays: bool = False) -> Counts | None:
     """Count the slices of a study, or say what is known before `select` has run.
 
     Args:
         settings: its parameters.
         fresh: whether data/index is up to date.
+        arrays: whether the normalised arrays are; they are read where the pool is thinned by dissimilarity.
 
     Returns:
         Counts, or None for a directory that has not been read yet: nothing is known about it.
     """
     if fresh and Path("data/index/selection.csv").exists():
-        return read_counts(Path("data/index"))
+        index, images = Path("data/index"), Path("data/normalized/train_images.npy")
+        if settings.pretrain.pool == "all":
+            images = Path("data/normalized_pool/pool_images.npy")
+        return replace(read_counts(index), thinned=thinned_slices(settings.pretrain, index, images if arrays else None))
     data, number = settings.data, len(case_names(settings))
     if data.source == "kits23":
         chosen, every = (number / KITS23_CASES * known for known in (KITS23_CHOSEN, KITS23_SLICES))

@@ -60,6 +60,7 @@ def plan(
     text = [
         f"Device: {rates.device}, measured with {rates.at_a_time} at a time",
         f"Slices: {sum(counts.chosen.values()):,} chosen in {counts.cases:,} cases ({counts.source})",
+        *_thinned(study, counts),
         f"Stages: {len(to_run):,} run, if what they read changes; what DVC's run cache holds is not run either",
         f"\n{'work':<40}{'trainings':>12}{'updates':>14}{'hours':>12}",
         *(f"{row:<40}{number:>12,}{steps:>14,}{seconds / 3600:>12,.2f}" for row, number, steps, seconds in table),
@@ -71,6 +72,14 @@ def plan(
         fits = "it fits" if needed <= free else "a run refuses, unless KIDNEY_INSIST=1 is in its environment"
         text.append(f"Disk: {needed / 1e9:,.2f} GB in sum, {free / 1e9:,.2f} GB are free in {place}: {fits}")
     return "\n".join(text)
+
+
+def _thinned(study: Study, counts: Counts) -> list[str]:
+    if study.settings.pretrain.thin is None:
+        return []
+    if counts.thinned is None:
+        return ["Pretraining: as many slices as without pretrain.thin, until the arrays that it looks at are there"]
+    return [f"Pretraining: {counts.thinned:,} slices are left by pretrain.thin"]
 
 
 def host_seconds(

@@ -59,6 +59,8 @@ def _pretraining(job: Pretraining, counts: Counts) -> Work:
     method = methods.load(block["method"])
     train, validation = counts.chosen["train"], counts.chosen["validation"]
     slices = counts.training_slices if block["pool"] == "all" and not method.reads_masks else train
+    if counts.thinned is not None and not method.reads_masks:
+        slices = counts.thinned
     per_epoch = batches_per_epoch(slices, block["batch_size"], least=max(2, _processes(job.study)))
     if method.one_slice_per_case:
         per_epoch = -(-slices // block["batch_size"])  # `case_batches` deals a last slice out instead of joining it

@@ -28,6 +28,8 @@ JOBS = {
 PARAMETERS = [
     ("network", "resnet34", {"pretrain", "finetune", "explain"}),
     ("pretrain.pool", "all", {"pretrain"}),
+    ("pretrain.thin", {"mm": 5}, {"pretrain"}),
+    ("pretrain.thin", {"dissimilarity": 0.05}, {"pretrain"}),
     ("pretrain.evaluations", 7, {"pretrain"}),
     ("pretrain.common.epochs", 7, {"pretrain"}),
     ("pretrain.common.images", 7, {"pretrain"}),

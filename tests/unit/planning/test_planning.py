@@ -4,6 +4,7 @@ import copy
 import json
 import shutil
 from collections import Counter
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
@@ -385,6 +386,56 @@ def test_slices_are_counted_in_the_index(tmp_path) -> None:
     assert found.chosen == {"train": 2, "validation": 1, "test": 1}
     assert (found.cases, found.slices, found.training_slices, found.test_slices) == (3, 12, 5, 4)
     assert found.validation_patients == 1
+
+
+@pytest.mark.parametrize(
+    ("pool", "thin", "arrays", "left"),
+    [
+        ("all", {"mm": 5}, False, 5 + 2),  # of places 0, 3, .. 27, and 0, 2, 4, 6
+        ("selected", {"mm": 5}, False, 2 + 1),  # of places 3, 6, 9, and 2, 4
+        ("all", {"dissimilarity": 0.1}, False, None),
+        ("all", {"dissimilarity": 0.1}, True, 2 + 2),
+        ("selected", {"dissimilarity": 0.1}, True, 1 + 2),
+        ("all", None, True, None),
+    ],
+)
+def test_a_thinned_pool_is_counted_as_it_will_be_read(monkeypatch, tmp_path, *, pool, thin, arrays, left) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("index", "normalized", "normalized_pool"):
+        (tmp_path / "data" / folder).mkdir(parents=True)
+    cases = [("case_0", 10, 3.0, "train"), ("case_1", 4, 2.0, "train"), ("case_2", 9, 1.0, "test")]
+    rows = [(case, row, mm) for case, count, mm, _ in cases for row in range(count)]
+    tables = {
+        "cases": pd.DataFrame([(case, split) for case, _, _, split in cases], columns=["case", "split"]),
+        "slices": pd.DataFrame(rows, columns=["case", "slice", "thickness_mm"]),
+    }
+    chosen = [("case_0", 1), ("case_0", 2), ("case_0", 3), ("case_1", 1), ("case_1", 2), ("case_2", 0)]
+    tables["selection"] = pd.DataFrame(chosen, columns=["case", "slice"]).merge(tables["cases"])
+    for name, table in tables.items():
+        table.to_csv(f"data/index/{name}.csv", index=False)
+    one, other = np.random.default_rng(0).random((2, 4, 4)).astype(np.float16)
+    np.save("data/normalized_pool/pool_images.npy", np.stack([one] * 5 + [other] * 7 + [one] * 2))
+    np.save("data/normalized/train_images.npy", np.stack([one] * 4 + [other]))
+    settings = study(changes={"pretrain.pool": pool, "pretrain.thin": thin}).settings
+    found = count_slices(settings, fresh=True, arrays=arrays)
+    assert found is not None
+    assert found.thinned == left
+    assert (found.training_slices, found.chosen["train"]) == (14, 5)
+
+
+def test_a_thinned_pool_takes_fewer_updates_and_the_control_with_masks_as_many_as_before() -> None:
+    block = {"start": "random", "seeds": [0], "batch_size": 50, "epochs": 1, "min_updates": 0}
+    few = replace(counts(), thinned=200)
+    for method, updates in (("rotation", 4), ("oracle", 2)):
+        changes = {"pretrain.methods.rotation": block | {"method": method}, "pretrain.pool": "all"}
+        one = study(changes=changes | {"pretrain.thin": {"mm": 5}})
+        works = [work_of(Pretraining(one, "rotation", 0), few)]
+        assert works[0].updates == updates
+        text = plan(one, few, to_run=[], works=works, rates=rates_of(works), items=[], workers=1)
+        assert "Pretraining: 200 slices" in text
+        assert "Pretraining: " not in plan(
+            study(changes=changes), few, to_run=[], works=works, rates=rates_of(works), items=[], workers=1
+        )
 
 
 @pytest.mark.parametrize("pool", ["selected", "all"])

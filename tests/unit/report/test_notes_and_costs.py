@@ -1,5 +1,7 @@
 """What the checks found odd and what pretrainings took, on the page and in the summary."""
 
+import json
+
 from test_page import Reader, page
 
 from kidney_ssl.jsonfile import write_json
@@ -29,3 +31,15 @@ def test_notes_of_the_checks_stand_on_the_page_and_in_the_summary(tmp_path):
     row = Reader(page(tmp_path, settings)).table("Notes of the checks of volumes")["case_00001"]
     assert row == {"what is odd": f"{note}; header in metres: converted to mm"}
     assert f"| case_00001 | {note}; header in metres" in summary_markdown(read_study(tmp_path, settings))
+
+
+def test_the_page_says_how_many_slices_of_how_many_the_thinning_removed(tmp_path):
+    settings = write_study(tmp_path, extras=False)
+    begins = "Neighbouring slices are nearly copies"
+    assert begins not in page(tmp_path, settings)
+    file = tmp_path / "metrics/pretrain/rotation.json"
+    figures = json.loads(file.read_text())
+    for thin, said in (({"mm": 7.5}, "7.5 mm or more apart"), ({"dissimilarity": 0.05}, "0.05 of dissimilarity")):
+        write_json(file, {"0": figures["0"] | {"thin": thin | {"slices": 1200, "of": 4885}}})
+        line = next(line for line in page(tmp_path, settings).splitlines() if begins in line)
+        assert all(part in line for part in ("4,885", "1,200", "3,685", said))

@@ -30,6 +30,9 @@ def data_section(study: Study) -> dict[str, Any]:
         "ranges": rows.agg(["min", "max"]) if len(rows) else None,
         **_histogram(study),
         "notes": notes_table(study),
+        "thinned": next(
+            (one.figures[0]["thin"] for one in study.pretrainings.values() if "thin" in one.figures[0]), None
+        ),
         "mean": _mean_slice(study),
         "coverage": table_of("regions", {part: [held[part]] for part in SPLITS if part in held}, "none in this part"),
     }
