@@ -11,6 +11,7 @@ from kidney_ssl.data.case_names import numbered_case
 from kidney_ssl.data.msd import find_msd_cases
 from kidney_ssl.data.patients import COLUMNS, patients_of
 from kidney_ssl.data.phantom_store import fill_phantom_store
+from kidney_ssl.data.table import scan_table
 from kidney_ssl.files import write_csv, write_text
 
 LICENCES = {
@@ -19,6 +20,7 @@ LICENCES = {
     "directory": "Volumes of data.root, read in place: their owner's terms hold.\n",
     "msd": "Volumes of data.root, read in place: those of the Medical Segmentation Decathlon are CC BY-SA 4.0 "
     "(arXiv:2106.05735), those of another maker as its dataset.json says.\n",
+    "table": "Images of data.root, read in place: their owner's terms hold.\n",
 }
 
 
@@ -34,13 +36,17 @@ def main() -> None:
         store = data.phantom_store
         fill_phantom_store(store, names, workers=workers, **settings.phantom.model_dump(exclude={"cases"}))
         rows = manifest.scan(store, names, [], workers=workers)
+    elif data.source == "table":
+        rows, patients = scan_table(store, data.cases, data.exclude, workers=workers)
     else:
         msd = partial(find_msd_cases, labels=data.classes.labels)
         find = msd if data.source == "msd" else manifest.find_cases
         rows = manifest.scan(store, data.cases, data.exclude, workers=workers, find=find)
-    patients = patients_of(sorted({row.case for row in rows}), data.patients_given)
+    if data.source != "table":
+        whose = patients_of(sorted({row.case for row in rows}), data.patients_given)
+        patients = pd.DataFrame(whose.items(), columns=COLUMNS)
     manifest.write_manifest(Path("data/manifest.csv"), rows)
-    write_csv(Path("data/patients.csv"), pd.DataFrame(patients.items(), columns=COLUMNS))
+    write_csv(Path("data/patients.csv"), patients)
     write_text(Path("data/LICENSE.txt"), LICENCES[data.source])
     print(manifest.describe(rows))
 

@@ -19,6 +19,7 @@ def main() -> None:
         others={name: (Path(f"data/{name}"), Path(f"data/normalized_{name}")) for name in ("pool", "natural")},
         fixed=settings.window,
         mode=settings.range,
+        masks=whole.data.source != "table",
     )
     regions, held = regions_of_store(
         slices,

@@ -11,8 +11,8 @@ from kidney_ssl.data import manifest
 from kidney_ssl.data.arrays import load_rows
 from kidney_ssl.data.cases import each_case
 from kidney_ssl.data.reader import Reader
-from kidney_ssl.data.registry import kits23_block
-from kidney_ssl.data.selection import select, slice_rows
+from kidney_ssl.data.selection import LABEL, SPLIT, select, slice_rows
+from kidney_ssl.data.table import Images
 from kidney_ssl.errors import InputError
 from kidney_ssl.files import write_csv
 from kidney_ssl.jsonfile import write_json
@@ -26,20 +26,24 @@ def main() -> None:
     files = manifest.by_case(Path("data/manifest.csv"))
     whose = load_rows(Path("data/patients.csv"))
     patients = dict(zip(whose["case"], whose["patient"], strict=True))
-    reader = Reader(data.store, files, data.accept, patients, data.classes.labels)
+    kind = Images if data.source == "table" else Reader
+    reader = kind(data.store, files, data.accept, patients, data.classes.labels)
     parts = Path("checkpoints/select")
     parts.mkdir(parents=True, exist_ok=True)
-    areas = each_case(
-        partial(reader.areas, parts=parts),
-        sorted(reader.files),
-        workers=compute.workers,
-        scheduler=compute.scheduler,
-        description="select",
-    )
+    areas_of = partial(reader.areas, parts=parts)
+    if isinstance(reader, Images):  # no file is read
+        areas = {case: areas_of(case) for case in sorted(files)}
+    else:
+        areas = each_case(
+            areas_of, sorted(files), workers=compute.workers, scheduler=compute.scheduler, description="select"
+        )
     slices = pd.concat(
-        slice_rows(case, counts, spacing_mm, kits23_block(reader.files[case]["segmentation"].sha256))
-        for case, (counts, spacing_mm) in areas.items()
+        slice_rows(case, counts, spacing_mm, reader.block(case)) for case, (counts, spacing_mm) in areas.items()
     )
+    if isinstance(reader, Images):
+        slices[LABEL] = [label for case in areas for label in reader.labels_of(case)]
+    if SPLIT in whose:
+        slices[SPLIT] = slices["case"].map(dict(zip(whose["case"], whose[SPLIT], strict=True)))
     if any(case != patient for case, patient in patients.items()):
         slices["patient"] = slices["case"].map(patients)
     selection, cases, figures = select(

@@ -9,8 +9,9 @@ from kidney_ssl.data.arrays import load_rows
 from kidney_ssl.data.body import Frame
 from kidney_ssl.data.patients import patient_column
 from kidney_ssl.data.reader import Reader
-from kidney_ssl.data.selection import classify
+from kidney_ssl.data.selection import GIVEN, classify
 from kidney_ssl.data.slices import store_slices
+from kidney_ssl.data.table import Images
 from kidney_ssl.errors import refuse_cases
 from kidney_ssl.jsonfile import write_json
 from kidney_ssl.schema import SMALL
@@ -23,14 +24,16 @@ def main() -> None:
     patients = dict(zip(cases["case"], patient_column(cases), strict=True))
     data, accept = settings.data, settings.data.accept
     files = manifest.by_case(Path("data/manifest.csv"))
-    reader = Reader(data.store, files, accept, patients, data.classes.labels)
+    pictures = data.source == "table"
+    reader = (Images if pictures else Reader)(data.store, files, accept, patients, data.classes.labels)
     index = load_rows(Path("data/index/slices.csv"))
+    classes = classify(index, settings.select.min_tumor_px).replace("", SMALL)
+    index = index.drop(columns=list(GIVEN), errors="ignore")
     rows = load_rows(Path("data/index/selection.csv")).merge(index, on=["case", "slice"], validate="one_to_one")
     by_split = cases.groupby("split")["case"]
     pool = rows.iloc[:0].assign(split="")
     if settings.pretrain.pool == "all":
         pool = index[index["case"].isin(by_split.get_group("train"))].assign(split="pool")
-    classes = classify(index, settings.select.min_tumor_px).replace("", SMALL)
     natural = index.assign(split="natural", **{"class": classes})[index["case"].isin(by_split.get_group("test"))]
     read = sorted({*rows["case"], *pool["case"], *natural["case"]})
     refuse_cases(
@@ -40,7 +43,9 @@ def main() -> None:
     store = partial(
         store_slices,
         read=reader.volumes,
-        frame=Frame(settings.slice.image_size, settings.slice.body_hu, settings.slice.body_opening_mm),
+        frame=Frame(
+            settings.slice.image_size, None if pictures else settings.slice.body_hu, settings.slice.body_opening_mm
+        ),
         fingerprints={case: reader.fingerprint(case) for case in reader.files},
         workers=settings.compute.workers,
         scheduler=settings.compute.scheduler,

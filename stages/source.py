@@ -6,6 +6,7 @@ from kidney_ssl import config
 from kidney_ssl.config import Data
 from kidney_ssl.data.manifest import ENDINGS
 from kidney_ssl.data.msd import FOLDERS, LIST
+from kidney_ssl.data.table import TABLE, read_table
 from kidney_ssl.files import write_text
 
 LISTING = Path("metrics/source.csv")
@@ -18,6 +19,8 @@ def listing(data: Data) -> str:
     files += sorted(path for one in patterns for ending in ENDINGS for path in data.store.glob(one + ending))
     if data.source == "msd":
         files.append(data.store / LIST)
+    if data.source == "table":
+        files += [data.store / TABLE, *(data.store / entry.path for entry in read_table(data.store))]
     # `download` reports missing files.
     named = {path: path.relative_to(data.store) if path.is_relative_to(data.store) else path.name for path in files}
     seen = [(name, path.stat()) for path, name in named.items() if path.is_file()]

@@ -48,6 +48,7 @@ Case = Annotated[str, Field(pattern=f"^{CASE}$")]
 Word = Annotated[str, Field(pattern=r"^[a-z]+( [a-z]+)*$")]
 # `stages.params` checks that timm has the network; this module does not import timm.
 Network = Annotated[str, Field(pattern=r"^(resnet18|resnet34|resnet50|efficientnet_lite0|timm:[a-z0-9_.]+)$")]
+MASKLESS = "data.source: table has no masks"
 MOST = 20  # problems named in an error line
 
 
@@ -134,7 +135,7 @@ class Classes(Section):
 class Data(Section):
     """Source of the volumes, and the cases that are used."""
 
-    source: Literal["phantom", "kits23", "directory", "msd"]
+    source: Literal["phantom", "kits23", "directory", "msd", "table"]
     root: Text | None
     raw_dir: Text
     cases: list[Case | int] | Annotated[str, Field(pattern=r"^\d{1,9}-\d{1,9}$")] | None
@@ -165,12 +166,14 @@ class Data(Section):
             raise ValueError(f"fold must be below folds ({self.folds}), got {self.fold}")
         if self.in_place and self.root is None:
             raise ValueError(f"root must name a folder when source is '{self.source}'")
+        if self.source == "table" and self.patients is not None:
+            raise ValueError("patients must be null when source is 'table': its column `patient` says them")
         return self
 
     @property
     def in_place(self) -> bool:
         """Whether the volumes are the user's own and are read from their own folder."""
-        return self.source in ("directory", "msd")
+        return self.source in ("directory", "msd", "table")
 
     @property
     def store(self) -> Path:
@@ -639,7 +642,7 @@ class Params(Section):
                 raise ValueError(f"runs.{percent}: duplicate seed")
         if 100 not in self.runs:
             raise ValueError("runs: 100 is missing, the runs with all the training cases: give their seeds")
-        if min(self.runs) < 100:
+        if min(self.runs) < 100 and self.data.source != "table":  # which has no masks to find them with
             rectangles = "regions.left and .right" if self.data.classes.paired else "regions.organ"
             fixed = {"window": self.normalize.window, rectangles: self.normalize.regions.by_hand}
             for key, value in fixed.items():
@@ -659,6 +662,28 @@ class Params(Section):
             raise ValueError("normalize.regions: left and right are of a pair: give organ (data.classes.paired)")
         if "organ" not in classes.labels.values() and self.analysis.primary == "auroc_against_kidney":
             raise ValueError("analysis.primary: data.classes.labels have no organ to compare with: take auroc")
+        return self
+
+    @model_validator(mode="after")
+    def _nothing_needs_masks(self) -> "Params":
+        """Refuse what reads masks, or regions that only masks can give, where the source has no masks."""
+        if self.data.source != "table":
+            return self
+        regions = self.normalize.regions.by_hand
+        by_hand = "regions: give normalize.regions by hand"
+        for name, block in self.pretrain.methods.items():
+            if block.method == "oracle":
+                raise ValueError(f"pretrain.methods.{name}: oracle reads masks, and {MASKLESS}: leave it out")
+            if regions is None and block.method in ("inpaint_kidney", "inpaint_switch"):
+                raise ValueError(f"pretrain.methods.{name}: {block.method} needs {by_hand}, since {MASKLESS}")
+        for name, arm in self.arms.items():
+            if arm.augmentation == "supervised":
+                raise ValueError(f"arms.{name}.augmentation: supervised reads masks, and {MASKLESS}: leave it out")
+            if regions is None and arm.augmentation == "unsupervised" and arm.options.get("protect") != "nothing":
+                nothing = "or options: {protect: nothing}"
+                raise ValueError(f"arms.{name}.augmentation: unsupervised protects {by_hand}, {nothing}; {MASKLESS}")
+        if self.analysis.primary == "auroc_against_kidney":
+            raise ValueError(f"analysis.primary: {MASKLESS}, so no organ is known: take auroc, accuracy or f1")
         return self
 
     @model_validator(mode="after")

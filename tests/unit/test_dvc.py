@@ -64,8 +64,8 @@ def test_every_stage_depends_on_the_version_of_its_own_code_and_on_no_source() -
 def test_what_is_read_in_place_is_looked_at_every_time_and_no_other_source() -> None:
     """.nan equals nothing, so DVC finds this parameter changed, and a stage without a cached output in no run cache."""
     watched = read_yaml((ROOT / "stages/source.yaml").read_text())
-    assert {name for name, value in watched.items() if value != value} == {"directory", "msd"}  # noqa: PLR0124
-    assert set(watched) == {"phantom", "kits23", "directory", "msd"}
+    assert {name for name, value in watched.items() if value != value} == {"directory", "msd", "table"}  # noqa: PLR0124
+    assert set(watched) == {"phantom", "kits23", "directory", "msd", "table"}
     assert {"stages/source.yaml": ["${data.source}"]} in body("source")["params"]
     assert body("source")["outs"] == [{"metrics/source.csv": {"cache": False}}]
     assert "metrics/source.csv" in body("download")["deps"]

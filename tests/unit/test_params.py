@@ -133,7 +133,7 @@ def test_kits23_study_has_an_arm_of_each_inpainting_loss() -> None:
         ("finetune.epochs", "30", "finetune.epochs: Input should be a valid integer, got '30'"),
         ("finetune.epoch", 3, "finetune.epoch: unknown key"),
         ("finetun", {}, "finetun: unknown key"),
-        ("data.source", "kits", "data.source: Input should be 'phantom', 'kits23', 'directory' or 'msd', got 'kits'"),
+        ("data.source", "kits", "data.source: Input should be 'phantom', 'kits23', 'directory', 'msd' or 'table', got"),
         ("data.fold", 5, "data: fold must be below folds"),
         ("data.source", "directory", "data: root must name a folder"),
         ("data.cases", "10", "data.cases"),

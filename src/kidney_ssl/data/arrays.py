@@ -16,6 +16,7 @@ import pandas as pd
 from kidney_ssl.errors import InputError
 from kidney_ssl.files import sha256, write_text
 
+Planes = np.ndarray | list[np.ndarray]  # the slices of a case, (H, W) each
 PIECE_BYTES = 1 << 20  # small compared with a process's base memory, so that small and large studies need equal memory
 
 

@@ -21,12 +21,12 @@ class Frame:
 
     Attributes:
         size: its side in pixels.
-        body_hu: HU above which a pixel may belong to the body.
+        body_hu: HU above which a pixel may belong to the body; None for images without HU, which are kept whole.
         opening_mm: radius of the disk that separates the table from the body.
     """
 
     size: int
-    body_hu: int
+    body_hu: int | None
     opening_mm: float
 
 
@@ -45,6 +45,8 @@ def body_mask(image: np.ndarray, spacing_mm: tuple[float, float], frame: Frame) 
     Returns:
         (H, W) bool; all False if nothing is left after the opening.
     """
+    if frame.body_hu is None:
+        return np.ones(image.shape, dtype=bool)
     # The image is padded by replication, so that the opening does not round off a body that is cut by the edge.
     margin = min(int(np.ceil(frame.opening_mm / min(spacing_mm))) + 1, max(image.shape))
 
@@ -124,21 +126,22 @@ def standardise(
     """Standardise one slice and its labels.
 
     Args:
-        image: (H, W) int16 HU.
+        image: (H, W) int16 HU, or uint16 grey values where the frame has no threshold of a body.
         labels: (H, W) uint8.
         spacing_mm: distance between rows and between columns.
         frame: the frame, of side S.
 
     Returns:
-        (S, S) int16 HU with air outside the body; (S, S) uint8 labels; the body's box; the area of the body and the
-        number of labelled pixels outside it, in native pixels.
+        (S, S) int16 HU with air outside the body, or uint16 with 0 around the image; (S, S) uint8 labels; the body's
+        box; the area of the body and the number of labelled pixels outside it, in native pixels.
     """
     mask = body_mask(image, spacing_mm, frame)
     box = body_box(mask)
     found = mask.any()  # otherwise the whole image is kept
-    inside = np.where(mask, image, np.int16(AIR_HU)) if found else image
+    fill = 0 if frame.body_hu is None else AIR_HU
+    inside = np.where(mask, image, image.dtype.type(fill)) if found else image
     return (
-        to_frame(inside, box, frame.size, fill=AIR_HU, labels=False, spacing_mm=spacing_mm),
+        to_frame(inside, box, frame.size, fill=fill, labels=False, spacing_mm=spacing_mm),
         to_frame(labels, box, frame.size, fill=0, labels=True, spacing_mm=spacing_mm),
         box,
         int(np.count_nonzero(mask)),

@@ -15,6 +15,7 @@ Result = TypeVar("Result")
 
 # Errors that would occur in every case.
 OF_THE_MACHINE = (errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EROFS)
+SINGLE, BATCHES = 512, 128  # up to how many cases each is sent alone; beyond, how many batches there are
 ADVICE = "Mend the files, or name the cases in data.exclude"
 
 
@@ -47,7 +48,9 @@ def each_case(
     # loky starts as many workers as requested, so not more than there are cases.
     with _backend(max(1, min(workers, len(cases))), scheduler), _told_of_killed_workers(description, workers):
         # Unordered, so that no finished result waits in memory behind a slow case.
-        outcomes = Parallel(return_as="generator_unordered", batch_size=1)(
+        # `work` is sent with every batch, which takes longer than an image of a table with thousands of them.
+        batch = 1 if len(cases) <= SINGLE else len(cases) // BATCHES
+        outcomes = Parallel(return_as="generator_unordered", batch_size=batch)(
             delayed(_guarded)(work, case) for case in cases
         )
         for case, result, problem in tqdm(outcomes, desc=description, total=len(cases), unit="case"):

@@ -16,18 +16,20 @@ from kidney_ssl.files import refuse_dangling, replacing, sha256
 
 KINDS = ("imaging", "segmentation")
 COLUMNS = ["case", "file", "bytes", "sha256"]
+LABELLED = [*COLUMNS, "label"]  # of images, see `data.table`
 ENDINGS = (".nii.gz", ".nii")
 REPAIR = "run `dvc repro --force --single-item download`, then `dvc repro`"
 
 
 @dataclass(frozen=True, order=True)
 class Row:
-    """One volume: its case, its path relative to the store, size in bytes and sha256."""
+    """One volume or image: its case, its path relative to the store, size in bytes and sha256, and an image's label."""
 
     case: str
     file: str
     bytes: int
     sha256: str
+    label: int | None = None
 
 
 def choose_cases(
@@ -159,7 +161,7 @@ def scan(
 
 
 def _scan_case(case: str, *, found: dict[str, dict[str, Path]], root: Path) -> list[Row]:
-    if "segmentation" not in found[case]:
+    if "segmentation" not in found[case] and set(found[case]) <= set(KINDS):  # images have no masks
         refuse_dangling(root / case)
         next((root / case).iterdir(), None)  # raises an OSError if the folder cannot be read
         raise InputError("segmentation.nii.gz is missing")
@@ -171,13 +173,15 @@ def _scan_case(case: str, *, found: dict[str, dict[str, Path]], root: Path) -> l
 
 
 def write_manifest(path: Path, rows: Sequence[Row]) -> None:
-    """Write data/manifest.csv: case, file, bytes, sha256, sorted."""
+    """Write data/manifest.csv: case, file, bytes, sha256, and label if any file has one; sorted."""
+    columns = LABELLED if any(row.label is not None for row in rows) else COLUMNS
+    lines = [columns, *(astuple(row)[: len(columns)] for row in sorted(rows))]
     with replacing(path) as beside, beside.open("w", encoding="utf-8", newline="") as stream:
-        csv.writer(stream, lineterminator="\n").writerows([COLUMNS, *map(astuple, sorted(rows))])
+        csv.writer(stream, lineterminator="\n").writerows(lines)
 
 
 def by_case(path: Path) -> dict[str, dict[str, Row]]:
-    """Read a manifest: case -> kind -> row.
+    """Read a manifest: case -> kind -> row; of labelled images case -> path -> row.
 
     Raises:
         InputError: it is missing or damaged, a path is outside the store, or a case has two files of one kind.
@@ -185,22 +189,29 @@ def by_case(path: Path) -> dict[str, dict[str, Row]]:
     try:
         with path.open(encoding="utf-8", newline="") as stream:
             lines = list(csv.reader(stream))
-        lines.remove(COLUMNS)  # raises a ValueError if they are missing
-        rows = [Row(case, file, int(size), digest) for case, file, size, digest in lines]
+        labelled = lines[:1] == [LABELLED]
+        columns = LABELLED if labelled else COLUMNS
+        lines.remove(columns)  # raises a ValueError if they are missing
+        rows = [_row(dict(zip(columns, line, strict=True))) for line in lines]
     except (OSError, ValueError, csv.Error) as error:
         raise InputError(f"{path}: cannot be read ({error}); run `dvc repro download`") from error
     cases: dict[str, dict[str, Row]] = {}
     for row in rows:
         file = PurePosixPath(row.file)
-        kind = _kind(file)
+        kind = row.file if labelled else _kind(file)
         if not is_case(row.case):
             raise InputError(f"{path}: {row.case!r} is no name of a case (case_00007, liver_12); {REPAIR}")
-        if file.is_absolute() or ".." in file.parts or "\\" in row.file or kind not in KINDS:
+        if file.is_absolute() or ".." in file.parts or "\\" in row.file or not (labelled or kind in KINDS):
             raise InputError(f"{path}: {row.file!r} of {row.case} is no path of a volume inside the store; {REPAIR}")
         if kind in cases.setdefault(row.case, {}):
             raise InputError(f"{path}: {row.case} has more than one {kind}; {REPAIR}")
         cases[row.case][kind] = row
     return cases
+
+
+def _row(line: dict[str, str]) -> Row:
+    label = int(line["label"]) if "label" in line else None
+    return Row(line["case"], line["file"], int(line["bytes"]), line["sha256"], label)
 
 
 def _kind(file: PurePosixPath) -> str:
@@ -230,6 +241,8 @@ def verified(store: Path, row: Row) -> Path:
 def describe(rows: Sequence[Row]) -> str:
     """Describe a manifest in words, and for how many cases the imaging is missing."""
     cases = {row.case for row in rows}
+    if any(row.label is not None for row in rows):
+        return f"{len(cases)} cases, {len(rows)} images, {sum(row.bytes for row in rows) / 1e6:.1f} MB"
     missing = len(cases - {row.case for row in rows if _kind(PurePosixPath(row.file)) == "imaging"})
     text = f"{len(cases)} cases, {len(rows)} volumes, {sum(row.bytes for row in rows) / 1e6:.1f} MB"
     return text + (f"; imaging is missing for {missing} of them: the slice stage will stop" if missing else "")

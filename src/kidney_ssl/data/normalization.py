@@ -15,10 +15,10 @@ PERCENTILES = (0.5, 99.5)  # as in nnU-Net and the thesis
 
 
 def tumor_statistics(histogram: pd.DataFrame) -> dict[str, float | int]:
-    """Compute P0.5, P99.5, mean and standard deviation of the HU of tumor pixels.
+    """Compute P0.5, P99.5, mean and standard deviation of the HU of tumor pixels, or of the grey values of all pixels.
 
     Args:
-        histogram: rows (case, hu, count) of the native tumor pixels of the selected training slices.
+        histogram: rows (hu, count) of the native tumor pixels of the selected training slices, or of all their pixels.
 
     Returns:
         p0_5, p99_5, mean, std in HU (population standard deviation, linear percentiles) and n, the number of pixels.
@@ -34,7 +34,7 @@ def tumor_statistics(histogram: pd.DataFrame) -> dict[str, float | int]:
     low, high = (_percentile(values, weights, percent) for percent in PERCENTILES)
     mean = float((values * weights).sum() / n)
     if low >= high:
-        raise InputError(f"tumor pixels span no window (P0.5 = P99.5 = {low} HU): set normalize.window by hand")
+        raise InputError(f"the pixels span no window (P0.5 = P99.5 = {low}): set normalize.window by hand")
     std = float(np.sqrt((weights * (values - mean) ** 2).sum() / n))
     return {"p0_5": low, "p99_5": high, "mean": round(mean, 6), "std": round(std, 6), "n": n}
 
@@ -71,19 +71,29 @@ def normalise(images: np.ndarray, window: tuple[float, float], mode: str) -> np.
 
 
 def find_window(
-    histogram: pd.DataFrame, fixed: tuple[float, float] | None
+    histogram: pd.DataFrame, fixed: tuple[float, float] | None, source: str = "training tumor pixels"
 ) -> tuple[tuple[float, float], dict[str, Any]]:
     """Choose the window in HU, and describe it for metrics/normalization.json.
 
     Args:
         histogram: see `tumor_statistics`; not used if there is a fixed window.
-        fixed: a window set by hand, or None for the percentiles of the training tumor pixels.
+        fixed: a window set by hand, or None for the percentiles of the histogram.
+        source: what the histogram counts.
     """
     if fixed is not None:
         return fixed, {"source": "fixed", "window": list(fixed)}
     statistics = tumor_statistics(histogram)
     window = (float(statistics["p0_5"]), float(statistics["p99_5"]))
-    return window, {"source": "training tumor pixels", "window": list(window), **statistics}
+    return window, {"source": source, "window": list(window), **statistics}
+
+
+def _count_values(images: Path) -> pd.DataFrame:
+    """Count the grey values of an array: rows (hu, count)."""
+    counts = np.zeros(1 << 16, np.int64)
+    for piece in read_pieces(images):
+        counts += np.bincount(piece.ravel(), minlength=len(counts))
+    values = np.flatnonzero(counts)
+    return pd.DataFrame({"hu": values, "count": counts[values]})
 
 
 def normalise_store(
@@ -93,6 +103,7 @@ def normalise_store(
     others: Mapping[str, tuple[Path, Path]],
     fixed: tuple[float, float] | None,
     mode: str,
+    masks: bool = True,
 ) -> dict[str, Any]:
     """Normalise every split and other sets of slices, with one batch of slices in memory at a time.
 
@@ -102,6 +113,7 @@ def normalise_store(
         others: name -> folder with `<name>_images.npy` and output folder: slices to pretrain on, natural test set.
         fixed: see `find_window`.
         mode: see `normalise`.
+        masks: whether the slices have masks; without, all pixels of the training slices stand for the tumors' pixels.
 
     Returns:
         Description of the window, see `find_window`.
@@ -116,7 +128,10 @@ def normalise_store(
             f"{slices / 'tumor_hu.csv'}: {strangers[0]} is no training case, and the window is found on those alone: "
             "run `dvc repro --force slice`"
         )
-    window, figures = find_window(histogram, fixed)
+    if masks or fixed is not None:
+        window, figures = find_window(histogram, fixed)
+    else:
+        window, figures = find_window(_count_values(slices / "train_images.npy"), fixed, "all training pixels")
     for name, (source, target_folder) in (dict.fromkeys(SPLITS, (slices, normalized)) | dict(others)).items():
         images, target = source / f"{name}_images.npy", target_folder / f"{name}_images.npy"
         target_folder.mkdir(parents=True, exist_ok=True)

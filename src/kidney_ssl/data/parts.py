@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,16 @@ def kept_part(folder: Path, case: str, identity: Any, make: Callable[[], dict[st
     Returns:
         <folder>/<case>-<16 hexadecimal digits>.npz.
     """
-    code = code_version("kidney_ssl.data.reader", "kidney_ssl.data.slices")
-    key = hashlib.sha256(json.dumps([case, identity, code]).encode()).hexdigest()[:16]
+    key = hashlib.sha256(json.dumps([case, identity, _code()]).encode()).hexdigest()[:16]
     path = folder / f"{case}-{key}.npz"
     if not path.exists():
         arrays = make()
         with replacing(path) as beside:  # a worker of a killed stage may still be writing the same case
             np.savez(beside, **arrays)
     return path
+
+
+@cache
+def _code() -> dict[str, str]:
+    """Version of the code that makes parts; it takes longer to find than a small image to read."""
+    return code_version("kidney_ssl.data.reader", "kidney_ssl.data.slices", "kidney_ssl.data.table")

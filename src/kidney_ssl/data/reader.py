@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 
 from kidney_ssl.data import manifest
+from kidney_ssl.data.arrays import Planes
 from kidney_ssl.data.checks import Findings, copy_findings, hu_findings, judge
 from kidney_ssl.data.hu_scale import scale_findings
 from kidney_ssl.data.parts import kept_part
+from kidney_ssl.data.registry import kits23_block
 from kidney_ssl.data.volume import compare_grids, label_areas, label_table, read_volume
 from kidney_ssl.schema import KITS_LABELS
 
@@ -40,6 +42,10 @@ class Reader:
         checksums = {case: kinds["imaging"].sha256 for case, kinds in self.files.items() if "imaging" in kinds}
         return copy_findings(checksums, {case: self.patients.get(case, case) for case in checksums})
 
+    def block(self, case: str) -> str:
+        """Part of KiTS23 that a case belongs to, or "other"."""
+        return kits23_block(self.files[case]["segmentation"].sha256)
+
     def areas(self, case: str, parts: Path) -> tuple[np.ndarray, tuple[float, float, float]]:
         """Count the pixels of each mask value: (slices, 4) int64, and the spacing in mm (slices, rows, columns).
 
@@ -57,7 +63,7 @@ class Reader:
             slices_mm, row_mm, column_mm = part["spacing_mm"].tolist()
             return part["areas"], (slices_mm, row_mm, column_mm)
 
-    def volumes(self, case: str) -> tuple[np.ndarray, np.ndarray, tuple[float, float], Findings]:
+    def volumes(self, case: str) -> tuple[Planes, Planes, tuple[float, float], Findings]:
         """Read imaging (int16 HU) and labels (uint8), both (slices, H, W), in-plane spacing in mm, and findings."""
         imaging, segmentation = (self._verified(case, kind) for kind in manifest.KINDS)
         findings = (*self.copies.get(case, ()), *compare_grids(imaging, segmentation))

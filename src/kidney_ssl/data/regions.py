@@ -122,12 +122,15 @@ def regions_of_store(
         The regions for regions.json, and `coverage` of each part with the source of the regions.
     """
     masks = {split: slices / f"{split}_masks.npy" for split in LABELLED}
-    regions = by_hand
+    regions, source = by_hand, "by hand"
     if regions is None:
         size = read_shape(masks[TRAIN])[1]
         counted = (np.count_nonzero(piece, axis=0) for piece in read_pieces(masks[TRAIN]))
-        regions = find_regions(sum(counted, start=np.zeros((size, size), np.int64)), share, paired=paired)
-    held: dict[str, Any] = {"source": "by hand" if by_hand else f"smallest that hold {share:g} of the training masks"}
+        density = sum(counted, start=np.zeros((size, size), np.int64))
+        regions = find_regions(density, share, paired=paired)
+        whole = "the whole image, since no pixel is labelled"
+        source = f"smallest that hold {share:g} of the training masks" if density.any() else whole
+    held: dict[str, Any] = {"source": source}
     for split, path in masks.items():
         labels = load_rows(slices / f"{split}.csv")["label"].to_numpy()
         held[split] = coverage(read_pieces(path), labels, regions)

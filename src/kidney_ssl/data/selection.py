@@ -8,7 +8,10 @@ import pandas as pd
 
 from kidney_ssl.data.patients import patient_column
 from kidney_ssl.errors import InputError
-from kidney_ssl.schema import CLASSES, MASK_VALUES, NEGATIVES, SPLITS, TEST, TRAIN, TUMOR, VALIDATION
+from kidney_ssl.schema import BACKGROUND, CLASSES, MASK_VALUES, NEGATIVES, SPLITS, TEST, TRAIN, TUMOR, VALIDATION
+
+# Columns of slices whose label, and perhaps split, is given, see `data.table`; else both are found here.
+LABEL, SPLIT = GIVEN = ("label", "split")
 
 
 def slice_rows(case: str, areas: np.ndarray, spacing_mm: tuple[float, float, float], block: str) -> pd.DataFrame:
@@ -42,9 +45,13 @@ def slice_rows(case: str, areas: np.ndarray, spacing_mm: tuple[float, float, flo
 def classify(slices: pd.DataFrame, min_tumor_px: int) -> pd.Series:
     """Class of each slice: tumor, kidney, background, or "" if it is left out of the labelled set.
 
+    Where labels are given, 1 is tumor and 0 is background. Else by the masks:
+
     tumor: at least `min_tumor_px` tumor pixels on the native grid; kidney: kidney but no tumor pixel;
     background: neither. Slices with fewer tumor pixels than the threshold, but not none, are left out.
     """
+    if LABEL in slices:
+        return slices[LABEL].map({1: TUMOR, 0: BACKGROUND}).rename("class")
     tumor, kidney = slices["tumor_px"], slices["kidney_px"]
     classes = np.select(
         [tumor >= min_tumor_px, (tumor == 0) & (kidney > 0), (tumor == 0) & (kidney == 0)], CLASSES, default=""
@@ -137,10 +144,11 @@ def select(
 
     Negatives are drawn separately in each split. Train and validation together have floor(T/2) slices of each class of
     negatives for their T tumor slices, as in the training part of the thesis: validation takes ceil(V/2) for its own V
-    tumor slices, train the rest.
+    tumor slices, train the rest. Slices whose label is given are all chosen, since whoever labelled them chose them.
 
     Args:
-        slices: every slice of every case, see `slice_rows`; with `patient` if patients have several cases.
+        slices: every slice of every case, see `slice_rows`; with `patient` if patients have several cases, and with
+            columns of `GIVEN`.
         min_tumor_px: native tumor pixels from which a slice counts as tumor.
         folds: see `split_cases`.
         fold: see `split_cases`.
@@ -153,11 +161,12 @@ def select(
         `patient` if given), and the counts for metrics/selection.json.
 
     Raises:
-        InputError: no slice reaches the threshold, or there are too few cases.
+        InputError: no slice reaches the threshold, there are too few cases, slices whose label is given are all of one
+            label in a split, or the split is given and a fold above 0 too.
     """
     rows = slices.assign(**{"class": classify(slices, min_tumor_px)})
     positive = (rows["class"] == TUMOR).groupby(rows["case"]).any()
-    if not positive.any():
+    if not positive.any() and LABEL not in rows:
         raise InputError(
             f"no slice of {len(positive)} case(s) has at least {min_tumor_px} tumor pixels: "
             "lower select.min_tumor_px or give other cases"
@@ -166,7 +175,14 @@ def select(
     patient = patient_column(rows)
     bearing = (rows["class"] == TUMOR).groupby(patient).any().map({True: " with", False: " without"})
     strata = rows.groupby(patient)["block"].first() + bearing + " tumor slices"
-    split = split_cases(strata, folds=folds, fold=fold, validation=validation, seed=split_seed)
+    if SPLIT in rows and fold:
+        raise InputError(
+            f"data.fold: {fold}: table.csv says the split; take its column away for folds, or data.fold: 0"
+        )
+    if SPLIT in rows:
+        split = dict(rows.groupby(patient)[SPLIT].first().sort_index())
+    else:
+        split = split_cases(strata, folds=folds, fold=fold, validation=validation, seed=split_seed)
     cases = rows[[name for name in ("case", "patient") if name in rows]].drop_duplicates("case")
     cases = cases.sort_values("case", ignore_index=True)
     cases.insert(1, "split", patient_column(cases).map(split))
@@ -178,10 +194,14 @@ def select(
     # At least one of each in validation, since AUROC, which selects the epoch, needs two classes.
     negatives = {VALIDATION: max(1, (tumors[VALIDATION] + 1) // 2), TEST: tumors[TEST] // 2}
     negatives[TRAIN] = max(0, (tumors[TRAIN] + tumors[VALIDATION]) // 2 - negatives[VALIDATION])
-    drawn = {name: draw_balanced(part, draw_seed, negatives[name]) for name, part in of_split.items()}
+    if LABEL in rows:
+        _refuse_one_label(of_split)
+        drawn = of_split
+    else:
+        drawn = {name: draw_balanced(part, draw_seed, negatives[name]) for name, part in of_split.items()}
     chosen = pd.concat(drawn.values()).sort_values(["case", "slice"])
     chosen["label"] = (chosen["class"] == TUMOR).astype(int)
-    for part, frame in drawn.items():
+    for part, frame in {} if LABEL in rows else drawn.items():
         counts = _by_class(frame)
         for name in NEGATIVES:
             if counts[name] < counts[TUMOR] // 2:
@@ -213,6 +233,16 @@ def select(
         "slices_total": len(rows),
     }
     return chosen[["case", "slice", "class", "label", "split"]].reset_index(drop=True), cases, figures
+
+
+def _refuse_one_label(parts: dict[str, pd.DataFrame]) -> None:
+    for name, part in parts.items():
+        if (labels := sorted(part[LABEL].unique())) != [0, 1]:
+            held = f"only label {labels[0]}" if labels else "no image"
+            raise InputError(
+                f"table.csv: {held} in the {name} part: each part needs images of both labels; give more cases, other "
+                "splits in the table, or another data.seed"
+            )
 
 
 def _by_class(rows: pd.DataFrame) -> dict[str, int]:

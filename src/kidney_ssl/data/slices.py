@@ -4,13 +4,14 @@ import shutil
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from kidney_ssl.data.arrays import ArrayWriter
+from kidney_ssl.data.arrays import ArrayWriter, Planes
 from kidney_ssl.data.body import Frame, standardise
 from kidney_ssl.data.cases import each_case
 from kidney_ssl.data.checks import Findings, body_findings, judge, label_findings
@@ -19,7 +20,8 @@ from kidney_ssl.files import write_csv
 from kidney_ssl.schema import MASK_TUMOR, SPLITS, TRAIN
 
 # Reads one case: (slices, H, W) int16 HU, (slices, H, W) uint8 labels, (row, column) spacing in mm, and findings.
-ReadCase = Callable[[str], tuple[np.ndarray, np.ndarray, tuple[float, float], Findings]]
+# Images of several sizes are lists of uint16 and uint8.
+ReadCase = Callable[[str], tuple[Planes, Planes, tuple[float, float], Findings]]
 BOX = ["top", "bottom", "left", "right"]  # half-open, in native pixels
 ENOUGH = 10  # chosen slices of a case that tell of it: fewer may all lie in blank ends of a sound volume
 
@@ -43,9 +45,9 @@ def store_slices(
     Every case is processed separately and leaves one file in `parts`, so that a killed run resumes with the missing
     cases and any number of workers gives the same bytes. Then the arrays are joined in the order of case and slice.
 
-    Writes `<split>_images.npy` (N, S, S) int16 HU, `<split>_masks.npy` (N, S, S) uint8, `<split>.csv`, and
-    `tumor_hu.csv`, the histogram (case, hu, count) of the native tumor pixels of the training slices; without
-    `masks` only images and rows.
+    Writes `<split>_images.npy` (N, S, S) int16 HU or uint16 grey values, `<split>_masks.npy` (N, S, S) uint8,
+    `<split>.csv`, and `tumor_hu.csv`, the histogram (case, hu, count) of the native tumor pixels of the training
+    slices; without `masks` only images and rows.
 
     Args:
         rows: chosen slices with split and all columns of the index.
@@ -68,7 +70,9 @@ def store_slices(
     """
     parts.mkdir(parents=True, exist_ok=True)
     rows = rows.sort_values(["case", "slice"]).reset_index(drop=True)
-    by_case = {str(case): of_case for case, of_case in rows.groupby("case")}
+    by_case = {
+        str(case): (of_case["slice"].to_numpy(), of_case["split"].to_numpy()) for case, of_case in rows.groupby("case")
+    }
     work = partial(_cut_case, rows=by_case, read=read, frame=frame, parts=parts, fingerprints=fingerprints)
     work = partial(work, masks=masks, accept=accept)
     made = each_case(work, sorted(by_case), workers=workers, scheduler=scheduler, description="slice")
@@ -81,7 +85,7 @@ def store_slices(
 def _cut_case(
     case: str,
     *,
-    rows: dict[str, pd.DataFrame],
+    rows: dict[str, tuple[np.ndarray, np.ndarray]],
     read: ReadCase,
     frame: Frame,
     parts: Path,
@@ -90,11 +94,11 @@ def _cut_case(
     accept: Collection[str],
 ) -> tuple[Path, Findings]:
     """Make one case's part (images, masks, boxes, body areas, HU of tumor pixels, findings) and judge its findings."""
-    slices, split = rows[case]["slice"].to_numpy(), rows[case]["split"].to_numpy()
+    slices, split = rows[case]
 
     def cut() -> dict[str, Any]:
         volume, labels, spacing_mm, findings = read(case)
-        images = np.empty((len(slices), frame.size, frame.size), np.int16)
+        images = np.empty((len(slices), frame.size, frame.size), volume[0].dtype)
         masked = np.empty(images.shape if masks else (0, frame.size, frame.size), np.uint8)
         boxes = np.empty((len(slices), len(BOX)), np.int32)
         body_px, lost = np.empty((2, len(slices)), np.int64)
@@ -105,11 +109,13 @@ def _cut_case(
             if masks:
                 masked[row] = mask
         training = slices[split == TRAIN]
+        tumors = [volume[index][labels[index] == MASK_TUMOR] for index in training]
         blank = body_findings(int(np.count_nonzero(body_px == 0)), len(slices))
         if len(slices) < ENOUGH:
             blank = tuple(finding.removeprefix("labels: ") for finding in blank)
-        of_body = (*label_findings(int(lost.sum()), int(np.count_nonzero(labels[slices]))), *blank)
-        tumor_hu, counts = np.unique(volume[training][labels[training] == MASK_TUMOR], return_counts=True)
+        labelled = sum(int(np.count_nonzero(labels[index])) for index in slices)
+        of_body = (*label_findings(int(lost.sum()), labelled), *blank)
+        tumor_hu, counts = np.unique(np.concatenate([np.empty(0, images.dtype), *tumors]), return_counts=True)
         return {
             "images": images,
             "masks": masked,
@@ -130,8 +136,10 @@ def _join(
     rows: pd.DataFrame, parts: dict[str, Path], folder: Path, *, size: int, splits: Sequence[str], masks: bool
 ) -> None:
     """Write the parts into one array per split, with one case in memory at a time."""
-    described = rows.assign(body_mm2=0.0, **dict.fromkeys(BOX, 0))
     kinds: dict[str, type[np.generic]] = {"images": np.int16} | ({"masks": np.uint8} if masks else {})
+    for part in islice(parts.values(), 1):
+        with np.load(part) as first:
+            kinds["images"] = first["images"].dtype.type
     arrays = {
         (split, kind): ArrayWriter(
             folder / f"{split}_{kind}.npy", (int((rows["split"] == split).sum()), size, size), dtype
@@ -139,6 +147,8 @@ def _join(
         for split in splits
         for kind, dtype in kinds.items()
     }
+    measured = [np.empty(0)]
+    boxes = [np.empty((0, len(BOX)), np.int32)]
     histograms = []
     # In the order of cases, so that each split's rows are in their order too.
     for case, of_case in rows.groupby("case"):
@@ -147,11 +157,13 @@ def _join(
                 within = members.index - of_case.index[0]
                 for kind in kinds:
                     arrays[str(split), kind].append(part[kind][within])
-            described.loc[of_case.index, "body_mm2"] = part["body_mm2"]
-            described.loc[of_case.index, BOX] = part["boxes"]
+            measured.append(part["body_mm2"])
+            boxes.append(part["boxes"])
             histograms.append(pd.DataFrame({"case": case, "hu": part["tumor_hu"], "count": part["counts"]}))
     for array in arrays.values():
         array.close()
+    edges = dict(zip(BOX, np.concatenate(boxes).T, strict=True))
+    described = rows.assign(body_mm2=np.concatenate(measured), **edges)
     for split in splits:
         write_csv(folder / f"{split}.csv", described[described["split"] == split].drop(columns="split"))
     if masks:

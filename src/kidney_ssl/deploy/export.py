@@ -58,6 +58,8 @@ def export(settings: Params, arm: str, percent: int, seed: int, out: Path, *, on
     Raises:
         InputError: there is no such arm or run, its network was not kept, or a file of the study is missing.
     """
+    if settings.data.source == "table":
+        raise InputError("export: `predict` reads CT alone, and this study's images are none (data.source: table)")
     run = run_folder(settings, arm, percent, seed)
     network = settings.network
     model = classifier(network, 0)

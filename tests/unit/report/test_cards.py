@@ -87,7 +87,7 @@ def test_a_figure_that_is_not_known_is_a_dash(study):
     assert "None (" not in text
 
 
-@pytest.mark.parametrize("source", ["phantom", "kits23", "directory", "msd"])
+@pytest.mark.parametrize("source", ["phantom", "kits23", "directory", "msd", "table"])
 def test_each_source_has_its_own_traps_and_what_it_is_not_for(study, source):
     root, settings, _ = study
     found = read_study(root, settings)

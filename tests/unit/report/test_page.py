@@ -311,7 +311,7 @@ def test_under_30_test_cases_the_page_says_that_they_are_too_few(tmp_path, cases
     assert ("too few to say which arm is better" in text) == few
 
 
-@pytest.mark.parametrize("source", ["phantom", "kits23", "directory", "msd"])
+@pytest.mark.parametrize("source", ["phantom", "kits23", "directory", "msd", "table"])
 def test_the_page_is_no_medical_device_and_only_a_phantom_ranks_nothing(tmp_path, source):
     text = Reader(page(tmp_path, write_study(tmp_path, source=source, extras=False))).text
     assert "Not a medical device." in text
@@ -508,7 +508,13 @@ def test_an_interval_never_reads_as_zero_where_it_is_not(value, half):
 
 def test_arms_have_names_and_no_two_of_a_study_the_same():
     assert set(METHODS) <= set(WORDS["arms"])
-    for file in ("params.yaml", "studies/kits23.yaml", "studies/budgets.yaml", "studies/lits.yaml"):
+    for file in (
+        "params.yaml",
+        "studies/kits23.yaml",
+        "studies/budgets.yaml",
+        "studies/lits.yaml",
+        "studies/table.yaml",
+    ):
         arms = read_yaml((ROOT / file).read_text(encoding="utf-8"))["arms"]
         names = [arm_name(arm) for arm in arms]
         assert len(set(names)) == len(names)
