@@ -197,7 +197,7 @@ def test_a_change_of_one_pretrainings_block_runs_it_its_arms_and_the_report_alon
 def test_what_pretrainings_share_is_locked_by_each_of_them() -> None:
     params, stages = study("studies/kits23.yaml"), graph("studies/kits23.yaml")
     expected = {f"pretrain@{one}" for one in params["pretrain"]["methods"]}
-    assert reading(stages, "pretrain.common") - {"report"} == expected
+    assert reading(stages, "pretrain.common") - {"report"} == reading(stages, "pretrain.thin") == expected
 
 
 def test_a_change_of_one_arms_block_runs_it_and_the_report_alone() -> None:
