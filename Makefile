@@ -14,16 +14,16 @@ repro: .venv/complete          ## run what is out of date in the study of params
 	kidney-ssl run $(WORKERS)
 
 SHARE := 1/1
-sweep: .venv/complete          ## make the share SHARE=I/N of the trainings that the study lacks, without DVC
+sweep: .venv/complete          ## train the share SHARE=I/N of what the study lacks, without DVC
 	kidney-ssl sweep $(SHARE)
 
-status: .venv/complete         ## what is out of date and what is stored, without training
+status: .venv/complete         ## say what is out of date and what is stored, without training
 	kidney-ssl status
 
-plan: .venv/complete           ## what repro would take: updates, hours, disk; RATES=, DEVICE_RATES=
+plan: .venv/complete           ## say what repro would take: updates, hours, disk; RATES=, DEVICE_RATES=
 	kidney-ssl plan $(WORKERS)
 
-folds: .venv/complete          ## the study once for each fold of data.folds, and figures over them; STUDY=
+folds: .venv/complete          ## run the study once for each fold of data.folds, and metrics over them; STUDY=
 	python -m stages.folds "$(WORKERS)" "$(STUDY)"
 
 lits: .venv/complete           ## real CT: studies/lits.yaml over all folds, into results/lits; params.yaml stays as it is
@@ -43,7 +43,7 @@ PYTEST := pytest -n 2 --dist loadfile --no-loadscope-reorder
 test: .venv/complete           ## unit tests, two processes
 	$(PYTEST) tests/unit
 
-test-all: .venv/complete       ## all tests: whole studies, kills, processes that train together too
+test-all: .venv/complete       ## all tests, also whole studies, kills and processes that train together
 	$(PYTEST)
 
 check: .venv/complete          ## style, types, import directions, known vulnerabilities where the network answers

@@ -30,7 +30,7 @@ def cards(study: Study) -> list[Card]:
     params, selection, window = study.params, study.selection, study.normalization["window"]
     tuned, arms = params["finetune"], params["arms"]
     values = selection | params["select"] | tuned | {
-        "network": params["network"],
+        "network": WORDS["networks"].get(params["network"], params["network"]),
         "size": params["slice"]["image_size"],
         "arms": len(arms),
         "low": window[0],

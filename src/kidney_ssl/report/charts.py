@@ -134,7 +134,7 @@ def panels(
     made = []
     for place, (title, curves) in enumerate(shown.items()):
         figure = _figure(*PANEL)
-        axes = figure.add_axes((0.29, 0.26, 0.68, 0.7))
+        axes = figure.add_axes((0.34, 0.26, 0.58, 0.7))
         if dashed:
             axes.plot(dashed.x, dashed.y, color=SOFT, linewidth=1, dashes=(3, 3))
         for colour, several in ((FAINT, () if curves is reference else reference), (ACCENT, curves)):
@@ -159,8 +159,8 @@ def forest(
     The axis goes from -bound to bound. `width` is in px; if it is below 600, names are above their rows.
     """
     narrow = width < 600
-    step, top, bottom = (40 if narrow else 23), 26, 50
-    left, right = (8, 52) if narrow else (185, 292)
+    step, top, bottom = (34 if narrow else 23), 26, 50
+    left, right = (8, 56) if narrow else (185, 292)
     across, height = width - left - right, top + bottom + step * len(rows)
     figure = _figure(width, height)
     axes = figure.add_axes((left / width, bottom / height, across / width, step * len(rows) / height))
@@ -215,6 +215,7 @@ def scatter(name: str, points: Sequence[tuple[str, float, Estimate]], x: str, y:
         axes.plot(cost, one.value or 0.0, marker, color=colour, markersize=8, label=title)
     _dress(axes, Axis(x), Axis(y))
     axes.xaxis.set_major_locator(MaxNLocator(nbins=4 if narrow else 8))
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
     where: Any = {"bbox_to_anchor": (-0.1, -0.18)} if narrow else {"bbox_to_anchor": (1.02, 1.03)}
     axes.legend(loc="upper left", fontsize=11, handletextpad=0.2, labelspacing=0.35, **where)
     return _svg(figure, name, f"{y} by {x}: " + ", ".join(f"{title} {cost:.3g}" for title, cost, _ in points))

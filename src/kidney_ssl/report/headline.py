@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from kidney_ssl.report.names import WORDS, arm_name, in_sentence, listed, plural, worded
+from kidney_ssl.report.names import WORDS, arm_name, in_sentence, listed, named, plural, worded
 from kidney_ssl.report.study import Study, simultaneous
 from kidney_ssl.statistics.analysis_plan import NAMES, VERDICTS
 from kidney_ssl.statistics.comparisons import FEW_CASES, TOO_FEW
@@ -37,7 +37,9 @@ def headline(study: Study) -> str:
         said += f"; {worse} did worse"
     if all(row["verdict"] == TOO_FEW for row in rows):
         most = max(row["cases"] for row in rows)
-        said += f": {plural(most, 'test case')} {'is' if most == 1 else 'are'} too few to say"
+        every = study.count("test")
+        cases = plural(most, "test case") if most == every else f"the {most} of {every} test cases that can tell"
+        said += f": {cases} {'is' if most == every == 1 else 'are'} too few to say"
     return f"{said}."
 
 
@@ -141,4 +143,4 @@ def _claims(study: Study) -> list[str]:
 def could_show(study: Study) -> list[str]:
     """Say whether a benefit could have been detected, if the study tests this with an oracle."""
     oracle = study.claims.get("oracle", {"verdict": NOT_ASKED})
-    return [] if oracle["verdict"] == NOT_ASKED else [oracle_words(oracle)]
+    return [] if oracle["verdict"] == NOT_ASKED else [named(oracle_words(oracle))]

@@ -38,7 +38,7 @@ def grey(image: np.ndarray, mask: np.ndarray | None = None, side: int = 256) -> 
     if mask is not None:
         for value, colour in OUTLINES.items():
             inside = (mask == value).repeat(zoom, 0).repeat(zoom, 1)
-            canvas[find_boundaries(inside, mode="inner")] = colour
+            canvas[find_boundaries(inside, mode="thick")] = colour
     picture = Image.fromarray(canvas)
     if max(picture.size) > 2 * side:
         picture = picture.resize((side, side), Image.Resampling.LANCZOS)

@@ -12,6 +12,7 @@ WORDS: dict[str, dict[str, str]] = read_yaml((files("kidney_ssl.report") / "word
 ARMS = WORDS["arms"]
 # A name of KiTS's classes in what people read, with its article; no part of a key such as auroc_against_kidney, and not
 # this project's name.
+PAIR = re.compile(r"\b(\w+) - (\w+):")  # two arms in what a verdict rests on
 CLASS = re.compile(
     r"(?<![\w./-])(?:(?P<article>a) )?(?P<name>kidney|tumor|cyst)(?P<plural>s?)\b(?!-ssl)", re.IGNORECASE
 )
@@ -58,6 +59,11 @@ def arm_name(arm: str) -> str:
 def in_sentence(name: str) -> str:
     """Write a name as it stands within a sentence: proper names keep their capital."""
     return name if name.startswith(PROPER) or not name else name[0].lower() + name[1:]
+
+
+def named(text: str) -> str:
+    """Name the arms of the differences in a text: "simclr - random: +0.02" is "SimCLR - random weights: +0.02"."""
+    return PAIR.sub(lambda pair: f"{arm_name(pair[1])} - {in_sentence(arm_name(pair[2]))}:", text)
 
 
 def listed(names: Sequence[str]) -> str:

@@ -1,6 +1,5 @@
 """The report page: one self-contained HTML file that loads no other files."""
 
-import re
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from kidney_ssl.files import write_text
 from kidney_ssl.report import headline
 from kidney_ssl.report.cards import cards, checklists
 from kidney_ssl.report.charts import ForestRow, forest
-from kidney_ssl.report.names import WORDS, arm_name, in_sentence, plural, spoken, worded
+from kidney_ssl.report.names import WORDS, in_sentence, named, plural, spoken, worded
 from kidney_ssl.report.rendering import render
 from kidney_ssl.report.sections.confounders import confounders_section
 from kidney_ssl.report.sections.curves import learning_section, natural_section, test_curves, training_curves
@@ -26,8 +25,7 @@ from kidney_ssl.thesis.evidence import VERDICTS as OF_CLAIMS
 
 __all__ = ["Study", "read_study", "write_page"]
 
-PAIR = re.compile(r"\b(\w+) - (\w+):")  # two arms in what a verdict rests on
-WIDE, NARROW = 1000, 320  # widths of the forest plot, px
+WIDE, HALF, NARROW = 1000, 480, 320  # widths of the forest plot, px: alone, one of two budgets, one of many
 
 
 def write_page(study: Study, out: Path) -> None:
@@ -49,6 +47,8 @@ def _content(study: Study) -> dict[str, Any]:
         "say": headline,
         "shown": headline.verdicts(study, now),
         "forests": _forests(study),
+        "unknown": any(row["simultaneous_low"] is None for row in now),
+        "network": WORDS["networks"].get(params["network"], params["network"]),
         "plan": params["analysis"] | {"hash": plan_hash(params), "primary": NAMES[params["analysis"]["primary"]]},
         "baseline": in_sentence(study.title(study.baseline)),
         "data": data_section(study),
@@ -58,10 +58,10 @@ def _content(study: Study) -> dict[str, Any]:
         "natural": natural_section(study),
         "learning": learning_section(study),
         "claims": study.claims.get("claims", []),
-        "why": lambda claim: PAIR.sub(_named, why(claim)),
-        "named": lambda told: PAIR.sub(_named, told),
+        "why": lambda claim: named(why(claim)),
+        "named": named,
         "order": OF_CLAIMS.index,
-        "oracle": oracle_words(study.claims["oracle"]) if study.claims else "",
+        "oracle": named(oracle_words(study.claims["oracle"])) if study.claims else "",
         "confounders": confounders_section(study),
         "cards": cards(study),
         "checklists": checklists(),
@@ -72,10 +72,6 @@ def _content(study: Study) -> dict[str, Any]:
         "cost": cost_section(study),
         "marks": WORDS["marks"],
     }
-
-
-def _named(pair: re.Match[str]) -> str:
-    return f"{arm_name(pair[1])} - {in_sentence(arm_name(pair[2]))}:"
 
 
 def _forests(study: Study) -> list[dict[str, Any]]:
@@ -101,7 +97,7 @@ def _forests(study: Study) -> list[dict[str, Any]]:
             "margin": plan["margin"],
             "bound": 1.05 * max([*ends, 2 * plan["margin"]]),
         }
-        widths = (WIDE, NARROW) if len(study.percents) == 1 else (NARROW,)
+        widths = {1: (WIDE, NARROW), 2: (HALF, NARROW)}.get(len(study.percents), (NARROW,))
         charts = [forest(f"forest{percent}-{width}", lines, width=width, **same) for width in widths]
         found.append({"percent": percent, "charts": charts})
     return found

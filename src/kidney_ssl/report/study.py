@@ -14,7 +14,7 @@ from kidney_ssl.errors import InputError, one_line
 from kidney_ssl.metrics.classification import read_predictions
 from kidney_ssl.metrics.over_seeds import FIGURES, Run, Summary, budget_name
 from kidney_ssl.metrics.saliency import measured
-from kidney_ssl.report.names import arm_name
+from kidney_ssl.report.names import arm_name, in_sentence
 from kidney_ssl.schema import SPLITS
 from kidney_ssl.statistics.result import Estimate
 from kidney_ssl.thesis.departures import Departure, read_departures
@@ -165,9 +165,12 @@ class Study:
         """Say what an arm starts from, and how many replicates of it there are, if several."""
         kind, _, name = self.params["arms"][arm]["weights"].partition("/")
         block = (self.params["pretrain"]["methods"] if kind == "pretrain" else self.params["initialize"])[name]
-        said = f"{block['method']}, from {block['start']} weights" if kind == "pretrain" else f"{name} weights"
+        if kind == "pretrain":
+            said = f"{arm_name(block['method'])}, from {in_sentence(arm_name(block['start']))}"
+        else:
+            said = arm_name(name)
         count = len(block.get("seeds", ()))
-        return said.replace("_", " ") + f", {count} seeds" * (count > 1)
+        return said + f", {count} seeds" * (count > 1)
 
 
 def interval(metrics: Mapping[str, Any], path: Sequence[str]) -> Estimate:

@@ -89,16 +89,15 @@ def oracle_words(found: Mapping[str, Any]) -> str:
         return f"Whether this study could have shown a benefit was not tested: {found['reason']}."
     won = [one for one in found["budgets"] if one["verdict"] == "beat"]
     others = _budgets([one for one in found["budgets"] if one not in won])
-    oracle = f"oracle, pretrained on masks, {{}} {found['against']} with"
+    oracle = "The oracle, pretrained on the masks,"
     if found["verdict"] == "beat":
-        said = f"The {oracle.format('beat')} {_budgets(won)}: a benefit of that size could show"
-        return f"{said}; not with {others}." if others else f"{said}."
+        said = f"{oracle} beat the weights it started from with {_budgets(won)}: a benefit of that size could show."
+        return f"{said} It did not with {others}." if others else said
     if found["verdict"] == "did not beat":
-        return (
-            f"The {oracle.format('did not beat')} {others}: this study could not have shown a benefit of pretraining."
-        )
-    reason = found["reason"]
-    return f"Whether the {oracle.format('beat')} {others} is undecided. {reason[:1].upper()}{reason[1:]}."
+        said = "so this study could not have shown a benefit of pretraining"
+        return f"{oracle} did not beat the weights it started from with {others}, {said}."
+    said = f"{oracle} should beat the weights it started from, but it is undecided whether it did with {others}"
+    return f"Whether this study could have shown a benefit is not known. {said}: {found['reason']}."
 
 
 def _budgets(several: Sequence[Mapping[str, Any]]) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from kidney_ssl.report.names import worded
 from kidney_ssl.statistics.analysis_plan import NAMES
 from kidney_ssl.statistics.arms import ArmPredictions, arms_of_tables
 from kidney_ssl.statistics.bootstrap import Resampled, resample
@@ -156,11 +157,6 @@ def all_show(found: Sequence[Comparison], wanted: str, margin: float) -> str:
     return SUPPORTED if all(one.shows(margin) == wanted for one in found) else UNDECIDED
 
 
-def ends(low: float | None, high: float | None, sign: str = "") -> str:
-    """Write the ends of an interval in brackets, with + before positive ones if `sign` is "+"; nothing without one."""
-    return "" if low is None or high is None else f" ({low:{sign}.3f} to {high:{sign}.3f})"
-
-
 def told(one: Comparison) -> str:
     """Write a difference with its own 95 % interval."""
     what = f"{one.arm} - {one.against}"
@@ -168,4 +164,4 @@ def told(one: Comparison) -> str:
         what = f"{one.metric} on {one.arm} - on {one.against}"
     if one.difference.value is None:
         return f"{what}: not known"
-    return f"{what}: {one.difference.value:+.3f}{ends(one.difference.low, one.difference.high, '+')}"
+    return f"{what}: {worded(one.difference, signed=True)}"

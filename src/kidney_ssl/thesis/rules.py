@@ -6,8 +6,10 @@ from importlib.resources import files
 import numpy as np
 from scipy import stats
 
+from kidney_ssl.report.names import worded
 from kidney_ssl.statistics.class_drops import class_drops
 from kidney_ssl.statistics.comparisons import FEW_CASES
+from kidney_ssl.statistics.result import Estimate
 from kidney_ssl.statistics.saliency import mean_correlation
 from kidney_ssl.thesis.arm_roles import GENTLE, METHODS, PATCHED, ROTATION
 from kidney_ssl.thesis.evidence import (
@@ -20,7 +22,6 @@ from kidney_ssl.thesis.evidence import (
     Judgement,
     all_show,
     concluded,
-    ends,
 )
 from kidney_ssl.yamlfile import read_yaml
 
@@ -108,7 +109,8 @@ def dice_sharper_than_mse(evidence: Evidence) -> Judgement | None:
         if min(len(dice), len(mse)) >= LEAST_SEEDS and np.std([*dice, *mse]) > 0:
             low, high = stats.ttest_ind(dice, mse, equal_var=False).confidence_interval(0.95)
             intervals.append((float(low), float(high)))
-            words += f", difference {np.mean(dice) - np.mean(mse):+.3f}{ends(*intervals[-1], sign='+')}"
+            difference = Estimate(float(np.mean(dice) - np.mean(mse)), *intervals[-1])
+            words += f", difference {worded(difference, signed=True)}"
         figures.append(f"{words}; {len(dice)} and {len(mse)} seed(s)")
     verdict = SUPPORTED if all(low > 0 for low, _ in intervals) else UNDECIDED
     if any(high < 0 for _, high in intervals):
@@ -129,8 +131,8 @@ def activations_alike(evidence: Evidence) -> Judgement | None:
     bars = [ALIKE, *([float(np.mean(known))] if known else [])]
     figures = [f"{len(maps)} arms, slices of {cases} cases"]
     if found.value is not None:
-        figures.insert(0, f"correlation {found.value:.3f}" + ends(found.low, found.high))
-    figures.append(f"with random weights: {bars[1]:.3f}" if known else "with random weights: not known")
+        figures.insert(0, f"correlation {worded(found)}")
+    figures.append(f"with random weights: {bars[1]:.2f}" if known else "with random weights: not known")
     verdict = UNDECIDED
     if found.high is not None and found.high < max(bars):
         verdict = NOT_SUPPORTED
@@ -156,7 +158,7 @@ def rotation_drop_even(evidence: Evidence) -> Judgement | None:
     figures, verdicts = [], [SUPPORTED]
     for arm in rotations:
         drops, found = class_drops(evidence.predicted, arm, roles.baseline, count=plan["resamples"], seed=plan["seed"])
-        figures.append(f"drops of {arm}: " + ", ".join(f"{kind} {drop:+.3f}" for kind, drop in drops.items()))
+        figures.append(f"drops of {arm}: " + ", ".join(f"{kind} {drop:+.2f}" for kind, drop in drops.items()))
         compared += found
         if any(one.shows(margin, jointly=True) in ("above", "below") for one in found):
             verdicts.append(NOT_SUPPORTED)

@@ -115,6 +115,11 @@ def test_at_most_12_screens_come_before_the_folds_and_text_in_pictures_is_11_px(
     )
     assert len(heights) > 100
     assert min(heights) >= 10.99
+    over = """list => list.filter(e => e.checkVisibility()).filter(e => {
+        const [one, all] = [e, e.ownerSVGElement].map(e => e.getBoundingClientRect());
+        return one.left < all.left - 0.5 || one.right > all.right + 0.5;
+    }).map(e => e.textContent)"""
+    assert page.eval_on_selector_all("svg text", over) == []
 
 
 def test_a_link_into_a_fold_opens_it_and_lands_there(visit):
@@ -125,6 +130,9 @@ def test_a_link_into_a_fold_opens_it_and_lands_there(visit):
     page.wait_for_timeout(1000)  # until it has scrolled there
     assert 0 <= page.locator("#cards").evaluate("e => e.getBoundingClientRect().top") < 120
     assert page.locator("#cards h3").first.is_visible()
+    page.locator("nav a[href='#gradcam']").click()
+    page.wait_for_function("Math.abs(document.getElementById('gradcam').getBoundingClientRect().top - 64) < 2")
+    assert page.locator("#gradcam > details[open]").count() == 0  # what is folded within a shown section stays so
 
 
 def test_a_comparison_is_a_card_on_a_phone(visit):

@@ -119,7 +119,7 @@ def equal(row: Mapping[str, Any]) -> Cell:
 def training_curves(study: Study) -> dict[str, list[Panel]]:
     """Loss and validation AUROC by epoch, a line a seed, at the chosen learning rate; the chosen epoch is ringed."""
     found = {}
-    for column, y in (("train_loss", "training loss"), ("validation_auroc", "AUROC, validation")):
+    for column, y in (("train_loss", "training loss"), ("validation_auroc", "AUROC")):
         curves: dict[str, list[Curve]] = {}
         rings: dict[str, list[tuple[float, float]]] = {}
         for run in (run for run in study.runs if run.percent == study.percents[0]):
@@ -147,7 +147,7 @@ def natural_section(study: Study) -> dict[str, Any] | None:
     all_called = next((one for curves in every.values() for one in curves if len(one.x)), None)
     x, y = Axis("threshold probability", 0, 0.5, (0, 0.25, 0.5)), Axis("net benefit", floor, 1.05 * prevalence + 0.01)
     charts = {
-        "froc": _panels(study, "froc", found, Axis("false positives / case", 0, 4.2, (0, 1, 2, 4)),
+        "froc": _panels(study, "froc", found, Axis("FP per case", 0, 4.2, (0, 1, 2, 4)),
                         Axis("sensitivity", 0, 1.02, UNIT)),
         "reliability": _panels(study, "reliability", bins, Axis("mean probability", *share),
                                Axis("observed share", *share), dashed=CHANCE),

@@ -101,13 +101,13 @@ for (const button of all("button.zoom")) {
 const unfold = () => {
   const target = location.hash && document.getElementById(location.hash.slice(1));
   if (!target) return;
-  for (const one of [target.querySelector(":scope > details"), target.closest("details")]) if (one) one.open = true;
+  for (const one of [target.querySelector(":scope.fold > details"), target.closest("details")]) if (one) one.open = true;
   target.scrollIntoView();
 };
 addEventListener("hashchange", unfold);
 unfold();
 
-// Tables that are wider than their place say so.
+// Tables and pictures that are wider than their place say so.
 const measure = new ResizeObserver((entries) => {
   for (const { target } of entries) {
     const wide = target.scrollWidth > target.clientWidth + 1;
@@ -116,7 +116,7 @@ const measure = new ResizeObserver((entries) => {
     if (!wide && hint) hint.remove();
   }
 });
-all(".scroll").forEach((one) => measure.observe(one));
+all(".scroll, .crop, .strip").forEach((one) => measure.observe(one));
 
 // Contents: folded on narrow screens, and the section in view is marked.
 if (matchMedia("(max-width: 74.9rem)").matches) document.getElementById("contents").open = false;
