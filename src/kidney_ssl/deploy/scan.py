@@ -3,7 +3,7 @@
 import gzip
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import nibabel as nib
@@ -16,7 +16,7 @@ from kidney_ssl.data.checks import Findings, hu_findings
 from kidney_ssl.data.hu_scale import scale_findings
 from kidney_ssl.data.normalization import normalise
 from kidney_ssl.data.volume import Grid, read_stored, read_volume
-from kidney_ssl.deploy.dicom import is_dicom, write_series
+from kidney_ssl.deploy.dicom import Slice, is_dicom, write_series
 from kidney_ssl.errors import InputError
 from kidney_ssl.files import replacing
 
@@ -33,12 +33,14 @@ class Scan:
         grid: its grid.
         back: orientation from KiTS order to the axes of the file, as nibabel has it.
         findings: what is odd about it; see `kidney_ssl.data.checks`.
+        series: the images of a DICOM series by the last axis of the file, if a result can refer to them.
     """
 
     array: np.ndarray
     grid: Grid
     back: np.ndarray
     findings: Findings
+    series: tuple[Slice, ...] = ()
 
     @property
     def positions_mm(self) -> np.ndarray:
@@ -63,12 +65,12 @@ def read_scan(path: Path) -> Scan:
         with tempfile.TemporaryDirectory(prefix="kidney-ssl-") as folder:
             # Written slice by slice and read as every volume is: with the same checks, and one volume in memory.
             nifti = Path(folder) / "series.nii"
-            notes = write_series(path, nifti, most_voxels=LARGEST_VOXELS)
+            series, notes = write_series(path, nifti, most_voxels=LARGEST_VOXELS)
             try:
                 scan = _read_nifti(nifti)
             except InputError as error:
                 raise InputError(str(error).replace(str(nifti), str(path))) from None
-            return Scan(scan.array, scan.grid, scan.back, (*scan.findings, *notes))
+            return replace(scan, findings=(*scan.findings, *notes), series=series)
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
     raise InputError(f"{path}: neither NIfTI (.nii, .nii.gz) nor a folder or .zip of one DICOM series")
