@@ -5,6 +5,7 @@ Files are found by looking, never through a DICOMDIR or a path inside a file; me
 """
 
 import re
+import resource
 import tempfile
 import zipfile
 from collections import Counter
@@ -16,6 +17,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+import psutil
 
 from kidney_ssl.errors import InputError
 
@@ -24,6 +26,7 @@ DIRECTORY = "DICOMDIR"
 MOST_FILES = 10_000
 LARGEST_ARCHIVE = 8 << 30  # bytes of all members, unpacked
 LARGEST_SIDE = 4096  # pixels
+MOST_MEMORY = 1 << 29  # bytes, for an image and what its decoder needs
 PIECE = 1 << 20
 SAME = 1e-3  # of direction cosines, and mm of pixel spacing
 UNEVEN = 0.1  # share of the distance between slices by which it may vary
@@ -86,7 +89,7 @@ def write_series(path: Path, target: Path, *, most_voxels: int) -> tuple[tuple[S
         InputError: in one line: no DICOM files, several series, no CT, missing or uneven slices, several images at one
             place, multiframe, other sizes within the series, too large, or an image that cannot be decoded.
     """
-    with _files(path) as (files, others):
+    with _bounded_memory(), _files(path) as (files, others):
         slices = _checked(path, [_read_geometry(path, file) for file in files])
         rows, columns = slices[0].shape
         if rows * columns * len(slices) > most_voxels:
@@ -117,6 +120,22 @@ def _referable(slices: Sequence[Slice]) -> bool:
     return [len(uids) for uids in found.values()] == [1, 1, 1, len(slices)] and all(
         len(uid) <= LONGEST_UID and UID.fullmatch(uid) for uids in found.values() for uid in uids
     )
+
+
+@contextmanager
+def _bounded_memory() -> Iterator[None]:
+    """GDCM takes as much memory as the length of an element says, up to 4 GB: it may have no more than MOST_MEMORY."""
+    used = getattr(psutil.Process().memory_info(), "data", None)  # Linux tells
+    if used is None:
+        yield
+        return
+    before, most = resource.getrlimit(resource.RLIMIT_DATA)
+    allowed = min((one for one in (before, most) if one != resource.RLIM_INFINITY), default=used + MOST_MEMORY)
+    resource.setrlimit(resource.RLIMIT_DATA, (min(allowed, used + MOST_MEMORY), most))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (before, most))
 
 
 @contextmanager
@@ -188,7 +207,7 @@ def _read_geometry(path: Path, file: Path) -> Slice:
         tags = {name: reader.GetMetaData(tag) if reader.HasMetaDataKey(tag) else "" for name, tag in TAGS.items()}
     except ImportError as error:
         raise InputError("DICOM needs SimpleITK: pip install 'kidney-ssl[dicom]', or give a NIfTI file") from error
-    except RuntimeError as error:  # its text quotes paths and tags
+    except (RuntimeError, MemoryError) as error:  # its text quotes paths and tags
         raise InputError(f"{path}: a DICOM file in it cannot be read; export the series again") from error
     if (tags["frames"].strip() or "1") != "1" or (len(size) > 2 and size[2] > 1):
         raise InputError(f"{path}: multiframe (enhanced) DICOM; convert it to NIfTI first, as by dcm2niix")
@@ -261,7 +280,7 @@ def _read_pixels(path: Path, one: Slice) -> np.ndarray:
 
     try:
         values = sitk.GetArrayFromImage(_reader(one.path).Execute()).astype(np.float64).squeeze()
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         raise InputError(f"{path}: an image in it cannot be decoded; export the series again") from error
     if values.shape != one.shape or not np.isfinite(values).all():
         raise InputError(f"{path}: an image in it is no grey image of its size")
