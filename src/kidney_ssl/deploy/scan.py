@@ -1,9 +1,12 @@
 """Somebody else's CT, from a NIfTI file or a DICOM series, as the slices that a network was trained on."""
 
 import gzip
+import os
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 
 import nibabel as nib
@@ -16,7 +19,7 @@ from kidney_ssl.data.checks import Findings, hu_findings
 from kidney_ssl.data.hu_scale import scale_findings
 from kidney_ssl.data.normalization import normalise
 from kidney_ssl.data.volume import Grid, read_stored, read_volume
-from kidney_ssl.deploy.dicom import is_dicom, write_series
+from kidney_ssl.deploy.dicom import LARGEST_SIDE, Slice, is_dicom, write_series
 from kidney_ssl.errors import InputError
 from kidney_ssl.files import replacing
 
@@ -33,12 +36,14 @@ class Scan:
         grid: its grid.
         back: orientation from KiTS order to the axes of the file, as nibabel has it.
         findings: what is odd about it; see `kidney_ssl.data.checks`.
+        series: the images of a DICOM series by the last axis of the file, if a result can refer to them.
     """
 
     array: np.ndarray
     grid: Grid
     back: np.ndarray
     findings: Findings
+    series: tuple[Slice, ...] = ()
 
     @property
     def positions_mm(self) -> np.ndarray:
@@ -63,12 +68,12 @@ def read_scan(path: Path) -> Scan:
         with tempfile.TemporaryDirectory(prefix="kidney-ssl-") as folder:
             # Written slice by slice and read as every volume is: with the same checks, and one volume in memory.
             nifti = Path(folder) / "series.nii"
-            notes = write_series(path, nifti, most_voxels=LARGEST_VOXELS)
+            series, notes = write_series(path, nifti, most_voxels=LARGEST_VOXELS)
             try:
                 scan = _read_nifti(nifti)
             except InputError as error:
                 raise InputError(str(error).replace(str(nifti), str(path))) from None
-            return Scan(scan.array, scan.grid, scan.back, (*scan.findings, *notes))
+            return replace(scan, findings=(*scan.findings, *notes), series=series)
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
     raise InputError(f"{path}: neither NIfTI (.nii, .nii.gz) nor a folder or .zip of one DICOM series")
@@ -78,6 +83,11 @@ def _read_nifti(path: Path) -> Scan:
     stored = read_stored(path)
     if np.prod(stored.shape, dtype=object) > LARGEST_VOXELS:
         raise InputError(f"{path}: {' x '.join(map(str, stored.shape))} voxels are more than any CT has; crop it")
+    (_, *shape), (_, *spacing_mm) = stored.grid.shape, stored.grid.spacing_mm
+    # The body frame is square: pixels much longer than wide would blow it up.
+    if max(np.multiply(shape, spacing_mm)) > LARGEST_SIDE * min(spacing_mm):
+        pixels, mm = (" x ".join(f"{one:g}" for one in pair) for pair in (shape, spacing_mm))
+        raise InputError(f"{path}: slices of {pixels} pixels of {mm} mm are no CT's; correct its spacing, or crop it")
     volume = read_volume(path)
     seen = hu_findings(volume.array) or scale_findings(volume.array)
     return Scan(volume.array, volume.grid, stored.back, (*volume.grid.findings, *volume.notes, *seen))
@@ -112,11 +122,19 @@ def frames(scan: Scan, frame: Frame, window: tuple[float, float], mode: str, bat
     """
     spacing_mm = scan.grid.spacing_mm[1:]
     unlabelled = np.zeros(scan.array.shape[1:], np.uint8)
-    for start in range(0, len(scan.array), batch):
-        rows = range(start, min(start + batch, len(scan.array)))
-        cut = [standardise(scan.array[row], unlabelled, spacing_mm, frame) for row in rows]
-        images = normalise(np.stack([image for image, *_ in cut]), window, mode)
-        yield Frames(rows, images, [box for _, _, box, _, _ in cut], sum(body == 0 for *_, body, _ in cut))
+    batches = [range(len(scan.array))[start : start + batch] for start in range(0, len(scan.array), batch)]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+
+        def begin(rows: Sequence[int]) -> list[Future]:
+            return [pool.submit(standardise, scan.array[row], unlabelled, spacing_mm, frame) for row in rows]
+
+        # The next bodies are looked for while the network has these.
+        begun = begin(batches[0])
+        for rows, following in zip_longest(batches, batches[1:], fillvalue=()):
+            cut = [one.result() for one in begun]
+            begun = begin(following)
+            images = normalise(np.stack([image for image, *_ in cut]), window, mode)
+            yield Frames(rows, images, [box for _, _, box, _, _ in cut], sum(body == 0 for *_, body, _ in cut))
 
 
 def to_native(values: np.ndarray, box: Box, shape: tuple[int, int], spacing_mm: tuple[float, float]) -> np.ndarray:

@@ -25,7 +25,8 @@ def numbers(values) -> str:
 def write_slice(path: Path, hu: np.ndarray, corner, number: int, **changed) -> None:
     """One CT image (H, W) with intercept -1024, at a corner in mm."""
     given = {
-        "series": "1.2.3.4", "modality": "CT", "orientation": (1, 0, 0, 0, 1, 0), "spacing": (2.0, 3.0), "frames": None
+        "series": "1.2.3.4", "modality": "CT", "orientation": (1, 0, 0, 0, 1, 0), "spacing": (2.0, 3.0), "frames": None,
+        "frame": "1.2.3.9",
     } | changed  # fmt: skip
     short = lambda value: struct.pack("<H", value)  # noqa: E731
     stored = (hu.astype(np.int32) + 1024).astype("<u2")
@@ -51,6 +52,7 @@ def write_slice(path: Path, hu: np.ndarray, corner, number: int, **changed) -> N
         element(0x20, 0x13, b"IS", str(number)),
         element(0x20, 0x32, b"DS", numbers(corner)),
         element(0x20, 0x37, b"DS", numbers(given["orientation"])),
+        *([element(0x20, 0x52, b"UI", given["frame"])] if given["frame"] else []),
         element(0x20, 0x4000, b"LT", SECRET),
         element(0x28, 2, b"US", short(1)),
         element(0x28, 4, b"CS", "MONOCHROME2"),

@@ -95,6 +95,7 @@ def test_no_name_or_private_tag_of_a_dicom_series_reaches_an_output(finished, te
     cli.main(["predict", str(finished.network), str(series), "--to", str(out), "--anyway"])
     found = pd.read_csv(out / "slices.csv")["probability"]
     assert len(found) == len(scan.array)
+    assert (out / "grad_cam.dcm").exists()
     for file in out.iterdir():
         content = nib.load(file).header.binaryblock if file.suffix == ".gz" else file.read_bytes()
         assert SECRET.encode() not in content

@@ -1,0 +1,111 @@
+"""Damaged and hostile files of each kind: one line, or what an independent reader finds in them, in little memory.
+
+2,000 of them: `HYPOTHESIS_PROFILE=fuzz pytest tests/unit/deploy/test_fuzz.py`.
+"""
+
+import functools
+import gzip
+import resource
+import shutil
+import tempfile
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pydicom
+import pytest
+from dicom_files import write_series
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kidney_ssl.deploy.predict import predict
+from kidney_ssl.errors import InputError
+
+MOST_MB = 600  # that an input of some kilobytes may take
+SYNTAXES = {"rle": pydicom.uid.RLELossless, "jpeg_ls": pydicom.uid.JPEGLSLossless}
+KINDS = ("nifti", "nifti_gz", "dicom", *SYNTAXES)
+
+
+@functools.cache
+def whole(kind: str) -> tuple[tuple[str, bytes], ...]:
+    """Names and contents of a CT's files; the last one is damaged."""
+    hu = np.full((3, 20, 24), -1000, np.int16)
+    hu[:, 3:17, 4:20] = np.random.default_rng(0).integers(-100, 150, (3, 14, 16))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if kind.startswith("nifti"):
+            nib.save(nib.Nifti1Image(hu.transpose(2, 1, 0), np.diag([-3.0, -2.0, 4.0, 1.0])), folder / "ct.nii")
+        else:
+            write_series(folder, hu)
+        if kind == "nifti_gz":
+            (folder / "ct.nii.gz").write_bytes(gzip.compress((folder / "ct.nii").read_bytes(), mtime=0))
+            (folder / "ct.nii").unlink()
+        if kind in SYNTAXES:
+            for file in folder.iterdir():
+                image = pydicom.dcmread(file)
+                image.compress(SYNTAXES[kind], generate_instance_uid=False)
+                image.save_as(file)
+        return tuple((file.name, file.read_bytes()) for file in sorted(folder.iterdir()))
+
+
+# Mostly headers, which is where sizes, types and offsets are.
+damage = st.tuples(
+    st.lists(st.tuples(st.one_of(st.integers(0, 1200), st.integers(0, 4000)), st.integers(0, 255)), max_size=6),
+    st.one_of(st.none(), st.integers(0, 4000)),
+)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
+@given(damage=damage, packed=st.booleans())
+def test_a_damaged_file_gets_one_line_or_a_right_result(finished, kind, damage, packed):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "ct"
+        folder.mkdir()
+        for file, content in whole(kind):
+            (folder / file).write_bytes(content)
+        changes, length = damage
+        broken = bytearray(content)
+        for place, value in changes:
+            broken[place % len(broken)] = value
+        (folder / file).write_bytes(broken[:length])
+        path = folder / file if kind.startswith("nifti") else folder
+        if packed and path == folder:
+            path = Path(shutil.make_archive(str(folder), "zip", folder))
+        said = ""
+        try:
+            predict(finished.network, path, Path(name) / "out", anyway=True)
+        except InputError as error:
+            said = str(error)
+        if said:
+            assert said.startswith(str(path))
+            assert "\n" not in said
+        else:
+            check(path, folder, Path(name) / "out")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < MOST_MB * 1024
+
+
+def check(path: Path, folder: Path, out: Path) -> None:
+    """The volume is that which nibabel or pydicom find, and so is the grid of the map."""
+    written = nib.load(out / "grad_cam.nii.gz")
+    if path.is_file() and path.suffix != ".zip":
+        image = nib.load(path)
+        assert written.shape == image.shape[:3]
+        assert np.allclose(written.affine, image.affine, rtol=1e-4, atol=1e-4)
+        return
+    images = [pydicom.dcmread(file, force=True) for file in folder.iterdir() if file.read_bytes()[128:132] == b"DICM"]
+    # GDCM reads some files of which pydicom finds nothing; the sizes of all must agree.
+    assert {(one.Columns, one.Rows) for one in images if "Rows" in one} == {written.shape[:2]}
+    assert written.shape[2] == len(images)
+    if (out / "grad_cam.dcm").exists():
+        assert pydicom.dcmread(out / "grad_cam.dcm").NumberOfFrames == len(images)
+
+
+def test_the_same_files_whole_are_no_error(finished, tmp_path):
+    for kind in KINDS:
+        (tmp_path / kind).mkdir()
+        for file, content in whole(kind):
+            (tmp_path / kind / file).write_bytes(content)
+        path = tmp_path / kind / file if kind.startswith("nifti") else tmp_path / kind
+        assert predict(finished.network, path, tmp_path / "out", anyway=True)["slices"] == 3
