@@ -69,7 +69,7 @@ def _told(name: str, record: Mapping[str, Any]) -> str:
 def _entries(
     entries: Mapping[str, Any], source: str, values: Mapping[str, Any], lists: Mapping[str, Sequence[str]]
 ) -> list[tuple[str, list[str]]]:
-    """Fill in the lines of a card, of the study's source or else `others` where they differ; a line `*name` is a list."""
+    """Fill in the lines of a card, those of the source or else `others` where they differ; a line `*name` is a list."""
     made = []
     for heading, given in entries.items():
         lines = given.get(source, given.get("others")) if isinstance(given, dict) else given
