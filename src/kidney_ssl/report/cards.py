@@ -69,10 +69,10 @@ def _told(name: str, record: Mapping[str, Any]) -> str:
 def _entries(
     entries: Mapping[str, Any], source: str, values: Mapping[str, Any], lists: Mapping[str, Sequence[str]]
 ) -> list[tuple[str, list[str]]]:
-    """Fill in the lines of a card, using the text for the study's source if it differs; a line `*name` is a list."""
+    """Fill in the lines of a card, those of the source or else `others` where they differ; a line `*name` is a list."""
     made = []
     for heading, given in entries.items():
-        lines = given[source] if isinstance(given, dict) else given
+        lines = given.get(source, given.get("others")) if isinstance(given, dict) else given
         filled = [lists[one[1:]] if one.startswith("*") else [one.format_map(values)] for one in lines]
         made.append((heading.format_map(values), [line for several in filled for line in several]))
     return made
