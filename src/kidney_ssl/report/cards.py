@@ -72,7 +72,7 @@ def _entries(
     """Fill in the lines of a card, those of the source or else `others` where they differ; a line `*name` is a list."""
     made = []
     for heading, given in entries.items():
-        lines = given.get(source, given.get("others")) if isinstance(given, dict) else given
+        lines = given[source if source in given else "others"] if isinstance(given, dict) else given
         filled = [lists[one[1:]] if one.startswith("*") else [one.format_map(values)] for one in lines]
         made.append((heading.format_map(values), [line for several in filled for line in several]))
     return made

@@ -401,7 +401,7 @@ def test_an_augmented_arm_has_its_rates_and_pictures(whole):
     reader = Reader(whole[2])
     said = {"starts from": "Rotation, from random weights", "augmentation": "supervised"}
     assert reader.table("The arms")["Rotation"] == said
-    assert reader.table("The arms")["Random weights"] == {"starts from": "random weights", "augmentation": "none"}
+    assert reader.table("The arms")["Random weights"] == {"starts from": "Random weights", "augmentation": "none"}
     assert reader.table("What an epoch")["square label 0"] == {"Rotation": "0.31"}
     assert any(attrs.get("alt") == "Rotation: squares" for _, attrs in reader.elements)
 
