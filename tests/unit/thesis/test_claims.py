@@ -157,7 +157,7 @@ def test_verdicts_rest_on_the_intervals_of_the_comparisons(thesis):
     found = compare(predictions(THESIS, own=0.2), params["analysis"]).differences
     (row,) = [one for one in found if (one.arm, one.metric, one.family) == ("cpc", PLAN["primary"], "baseline")]
     assert thesis["no_pretraining_beats_imagenet"]["figures"][-1] == (
-        f"cpc - imagenet: {row.difference.value:+.3f} ({row.difference.low:+.3f} to {row.difference.high:+.3f})"
+        f"cpc - imagenet: {row.difference.value:+.2f} ({row.difference.low:+.2f} to {row.difference.high:+.2f})"
     )
 
 
@@ -277,7 +277,7 @@ def test_the_interval_of_sharpness_is_welchs():
 
     middle, half = dice.mean() - mse.mean(), t.ppf(0.975, freedom) * np.sqrt(sum(parts))
     (told,) = sharpness(dice.tolist(), mse.tolist())["figures"]
-    assert f"difference {middle:+.3f} ({middle - half:+.3f} to {middle + half:+.3f})" in told
+    assert f"difference {middle:+.2f} ({middle - half:+.2f} to {middle + half:+.2f})" in told
 
 
 def oracle_study(skills, percents=(100, 10, 25), small=(10, 25), **drawn):
