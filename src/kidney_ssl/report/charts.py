@@ -229,8 +229,7 @@ def histogram(values: np.ndarray, counts: np.ndarray, lines: Mapping[str, float]
     axes.hist(values, bins=min(90, max(1, len(values))), weights=counts, color=ACCENT, alpha=0.75)
     for title, value in lines.items():
         axes.axvline(value, color=INK, linewidth=1.3, dashes=(4, 3))
-        side: Any = "right" if value == min(lines.values()) else "left"
-        axes.text(value, 1.03, title, transform=axes.get_xaxis_transform(), ha=side)
+        axes.text(value, 1.03, title, transform=axes.get_xaxis_transform(), ha="right")
     _dress(axes, Axis(label), Axis("pixels"))
     axes.xaxis.set_major_locator(MaxNLocator(nbins=8))
     return _svg(figure, "histogram", f"Histogram of {label}; {', '.join(lines)}")

@@ -19,7 +19,7 @@ ARMS = {
     "random weights": ["random"],
     "ImageNet weights (baseline)": ["imagenet"],
     "rotation": ["rotation"],
-    "random inpainting / kidney / switch": ["inpaint_random", "inpaint_kidney", "inpaint_switch"],
+    "inpainting, random / kidney / switch": ["inpaint_random", "inpaint_kidney", "inpaint_switch"],
     "Models Genesis": ["genesis"],
     "SimCLR": ["simclr"],
     "CPC": ["cpc"],

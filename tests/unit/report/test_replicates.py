@@ -50,4 +50,4 @@ def test_each_seed_has_its_cost_and_an_arms_is_the_mean(study, monkeypatch):
 
 def test_an_arm_says_how_many_replicates_it_starts_from(study):
     assert study.start("rotation") == "Rotation, from random weights, 2 seeds"
-    assert study.start("random") == "random weights"
+    assert study.start("random") == "Random weights"

@@ -145,7 +145,7 @@ def natural_section(study: Study) -> dict[str, Any] | None:
     benefit = _points(arms, (*tumor, "decision_curve"), "threshold", "net_benefit", floor)
     every = _points(arms, (*tumor, "decision_curve"), "threshold", "treat_all", floor)
     all_called = next((one for curves in every.values() for one in curves if len(one.x)), None)
-    x, y = Axis("threshold probability", 0, 0.5, (0, 0.25, 0.5)), Axis("net benefit", floor, 1.05 * prevalence + 0.01)
+    x, y = Axis("threshold", 0, 0.5, (0, 0.25, 0.5)), Axis("net benefit", floor, 1.05 * prevalence + 0.01)
     charts = {
         "froc": _panels(study, "froc", found, Axis("FP per case", 0, 4.2, (0, 1, 2, 4)),
                         Axis("sensitivity", 0, 1.02, UNIT)),
