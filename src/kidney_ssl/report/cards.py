@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
-from kidney_ssl.report.names import WORDS, spoken, worded
+from kidney_ssl.report.names import WORDS, network_name, spoken, worded
 from kidney_ssl.report.rendering import render
 from kidney_ssl.report.study import Study
 from kidney_ssl.schema import CLASSES, SPLITS
@@ -30,7 +30,7 @@ def cards(study: Study) -> list[Card]:
     params, selection, window = study.params, study.selection, study.normalization["window"]
     tuned, arms = params["finetune"], params["arms"]
     values = selection | params["select"] | tuned | {
-        "network": WORDS["networks"].get(params["network"], params["network"]),
+        "network": network_name(params["network"]),
         "size": params["slice"]["image_size"],
         "arms": len(arms),
         "low": window[0],

@@ -66,6 +66,11 @@ def named(text: str) -> str:
     return PAIR.sub(lambda pair: f"{arm_name(pair[1])} - {in_sentence(arm_name(pair[2]))}:", text)
 
 
+def network_name(network: str) -> str:
+    """Name an encoder: `resnet18` is ResNet-18."""
+    return WORDS["networks"].get(network, network)
+
+
 def listed(names: Sequence[str]) -> str:
     """Join names: a, b and c."""
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

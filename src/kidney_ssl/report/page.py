@@ -10,7 +10,7 @@ from kidney_ssl.files import write_text
 from kidney_ssl.report import headline
 from kidney_ssl.report.cards import cards, checklists
 from kidney_ssl.report.charts import ForestRow, forest
-from kidney_ssl.report.names import WORDS, in_sentence, named, plural, spoken, worded
+from kidney_ssl.report.names import WORDS, in_sentence, named, network_name, plural, spoken, worded
 from kidney_ssl.report.rendering import render
 from kidney_ssl.report.sections.confounders import confounders_section
 from kidney_ssl.report.sections.curves import learning_section, natural_section, test_curves, training_curves
@@ -48,7 +48,7 @@ def _content(study: Study) -> dict[str, Any]:
         "shown": headline.verdicts(study, now),
         "forests": _forests(study),
         "unknown": any(row["simultaneous_low"] is None for row in now),
-        "network": WORDS["networks"].get(params["network"], params["network"]),
+        "network": network_name(params["network"]),
         "plan": params["analysis"] | {"hash": plan_hash(params), "primary": NAMES[params["analysis"]["primary"]]},
         "baseline": in_sentence(study.title(study.baseline)),
         "data": data_section(study),

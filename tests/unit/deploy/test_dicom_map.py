@@ -68,7 +68,7 @@ def test_a_map_refers_to_its_series_and_holds_no_name_date_or_clock(finished, tm
     write_series(tmp_path / "series", hu)
     for name in ("a", "b"):
         predict(finished.network, tmp_path / "series", tmp_path / name, anyway=True)
-        time.sleep(0.01)
+        time.sleep(0.01)  # a time of day in the file would be another one
     content = (tmp_path / "a" / "grad_cam.dcm").read_bytes()
     assert content == (tmp_path / "b" / "grad_cam.dcm").read_bytes()
     assert SECRET.encode() not in content
