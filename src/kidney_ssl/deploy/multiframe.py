@@ -1,6 +1,5 @@
 """A multiframe CT file as one file per frame, which are then read and checked as the images of a series are."""
 
-import struct
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -117,8 +116,11 @@ def _item(frame: Dataset, shared: Dataset, group: str) -> Dataset:
 
 def _native(stream: BinaryIO, header: FileDataset) -> Iterator[bytes]:
     """Frames of uncompressed pixel data, from a stream before its tag."""
-    stream.seek(8 if header.original_encoding[0] else 12, 1)  # tag, length and, if explicit, type
+    implicit, _ = header.original_encoding
+    tag = stream.read(8 if implicit else 12)  # tag, length and, if explicit, type
     length = header.Rows * header.Columns * BYTES
+    if int.from_bytes(tag[-4:], "little") != length * header.NumberOfFrames:
+        raise ValueError("pixel data of another length than that of all frames")
     for _ in range(header.NumberOfFrames):
         stored = stream.read(length)
         if len(stored) < length:
