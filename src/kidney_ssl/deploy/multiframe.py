@@ -9,7 +9,8 @@ import pydicom
 from pydicom.config import disable_value_validation
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.encaps import encapsulate, generate_frames
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.filereader import read_file_meta_info
+from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from kidney_ssl.deploy.dicom import LARGEST_SIDE, MOST_FILES
 from kidney_ssl.errors import InputError
@@ -49,33 +50,37 @@ def split(path: Path, file: Path, folder: Path, *, most_voxels: int) -> list[Pat
         # Warnings and validation quote values.
         with file.open("rb") as stream, disable_value_validation(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            meta = pydicom.filereader.read_file_meta_info(file)
-            uncompressed = meta.TransferSyntaxUID in (ImplicitVRLittleEndian, ExplicitVRLittleEndian)
-            if not uncompressed and not meta.TransferSyntaxUID.is_compressed:
-                raise InputError(f"{path}: multiframe DICOM, deflated or big-endian; export it as explicit little endian")
+            syntax = _syntax(path, file)
             header = pydicom.dcmread(
                 stream, stop_before_pixels=True, specific_tags=[*KEPT, "NumberOfFrames", SHARED, PER_FRAME]
             )
-            frames = _frames(path, header, most_voxels)
-            pixels = _native(stream, header) if uncompressed else _encapsulated(stream, header)
-            for frame, stored in zip(frames, pixels, strict=True):
+            pixels = _encapsulated(stream, header) if syntax.is_compressed else _native(stream, header)
+            for frame, stored in zip(_frames(path, header, most_voxels), pixels, strict=True):
                 written.append(folder / f"{len(written)}.dcm")
                 frame.file_meta = FileMetaDataset()
-                frame.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian if uncompressed else meta.TransferSyntaxUID
-                frame.add_new("PixelData", "OW" if uncompressed else "OB", stored)
-                frame["PixelData"].is_undefined_length = not uncompressed
+                frame.file_meta.TransferSyntaxUID = syntax if syntax.is_compressed else ExplicitVRLittleEndian
+                frame.add_new("PixelData", "OB" if syntax.is_compressed else "OW", stored)
+                frame["PixelData"].is_undefined_length = syntax.is_compressed
                 frame.save_as(written[-1], enforce_file_format=True)
     except InputError:
         raise
     except OSError as error:
         raise InputError(f"{path}: cannot be unpacked ({error.strerror or 'damaged'})") from error
-    except Exception as error:  # noqa: BLE001 - a damaged file fails anywhere in pydicom, whose texts quote values
+    except Exception as error:  # a damaged file fails anywhere in pydicom, whose texts quote values
         raise InputError(f"{path}: a multiframe file in it cannot be read; export it again") from error
     return written
 
 
-def _frames(path: Path, header: FileDataset, most_voxels: int) -> list[Dataset]:
-    """An image without pixels for each frame, once the frames are of a size and one stack.
+def _syntax(path: Path, file: Path) -> UID:
+    """The transfer syntax, if pixel data lie in the file as they do in memory, or are compressed frame by frame."""
+    syntax = read_file_meta_info(file).TransferSyntaxUID
+    if not syntax.is_compressed and syntax not in (ImplicitVRLittleEndian, ExplicitVRLittleEndian):
+        raise InputError(f"{path}: deflated or big-endian multiframe DICOM; export it as little endian")
+    return syntax
+
+
+def _frames(path: Path, header: FileDataset, most_voxels: int) -> Iterator[Dataset]:
+    """An image without pixels for each frame, one at a time, once the frames are of a size and one stack.
 
     A missing position, orientation or spacing stays missing, and is refused as a series' is.
     """
@@ -90,7 +95,6 @@ def _frames(path: Path, header: FileDataset, most_voxels: int) -> list[Dataset]:
     stacks = {_item(one, shared, "FrameContentSequence").get("StackID") for one in per_frame}
     if len(stacks) > 1:
         raise InputError(f"{path}: {len(stacks)} stacks in one multiframe file; give one volume")
-    made = []
     for one in per_frame:
         frame = Dataset()
         frame.SOPClassUID = CTImageStorage
@@ -104,8 +108,7 @@ def _frames(path: Path, header: FileDataset, most_voxels: int) -> list[Dataset]:
                     frame.add(item[name])
         if "RescaleSlope" not in frame or "RescaleIntercept" not in frame:
             raise InputError(f"{path}: a frame without rescale slope and intercept; export it again")
-        made.append(frame)
-    return made
+        yield frame
 
 
 def _item(frame: Dataset, shared: Dataset, group: str) -> Dataset:

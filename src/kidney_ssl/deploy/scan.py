@@ -76,7 +76,7 @@ def read_scan(path: Path) -> Scan:
             return replace(scan, findings=(*scan.findings, *notes), series=series)
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
-    raise InputError(f"{path}: neither NIfTI (.nii, .nii.gz) nor DICOM (a folder or .zip of one series, a multiframe CT)")
+    raise InputError(f"{path}: neither NIfTI (.nii, .nii.gz) nor DICOM (folder or .zip of one series, multiframe CT)")
 
 
 def _read_nifti(path: Path) -> Scan:

@@ -1,4 +1,4 @@
-"""Multiframe CT: held against the series and the NIfTI file of the same voxels, and against files of highdicom's making."""
+"""Multiframe CT: held against series and NIfTI of the same voxels, and files of highdicom's making."""
 
 import struct
 import zipfile
