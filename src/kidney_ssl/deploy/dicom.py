@@ -127,10 +127,13 @@ def write_series(path: Path, target: Path, *, most_voxels: int) -> tuple[tuple[S
 def _referable(slices: Sequence[Slice]) -> bool:
     """Whether UIDs of all kinds are well-formed, of one study and frame of reference, and tell the images apart.
 
-    Frames are told apart by their numbers, if all are of one file.
+    Frames are told apart by their numbers, so that they must be all of one file.
     """
     found = {name: {one.uids[name] for one in slices} for name in UIDS}
-    files = 1 if any(one.frame for one in slices) else len(slices)
+    numbers = sorted(one.frame[1] for one in slices if one.frame)
+    if numbers and numbers != list(range(1, len(slices) + 1)):
+        return False
+    files = 1 if numbers else len(slices)
     return [len(uids) for uids in found.values()] == [1, 1, 1, files] and all(
         len(uid) <= LONGEST_UID and UID.fullmatch(uid) for uids in found.values() for uid in uids
     )

@@ -6,7 +6,7 @@ attributes of patient, study and equipment from are made here, without any.
 
 import hashlib
 from collections.abc import Sequence
-from copy import copy
+from copy import deepcopy
 from pathlib import Path
 
 import highdicom as hd
@@ -102,7 +102,7 @@ def _source(one: Slice, between: float) -> Dataset:
 
 def _multiframe(images: list[Dataset], kind: str) -> Dataset:
     """The file of a class whose frames are images of one orientation and spacing."""
-    made = copy(images[0])
+    made = deepcopy(images[0])
     made.SOPClassUID, made.NumberOfFrames = kind, len(images)
     shared = Dataset()
     shared.PlaneOrientationSequence = _group(made, "ImageOrientationPatient")
