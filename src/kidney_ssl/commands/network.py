@@ -18,7 +18,9 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     export.set_defaults(run=_export)
     predict = commands.add_parser("predict", help="run an exported network on a CT; not a medical device")
     _add_network(predict)
-    predict.add_argument("volume", type=Path, metavar="VOLUME", help="NIfTI, or a folder or .zip of one DICOM series")
+    predict.add_argument(
+        "volume", type=Path, metavar="VOLUME", help="NIfTI, multiframe DICOM, or folder or .zip of a series"
+    )
     predict.add_argument("--to", type=Path, default=Path("prediction"), metavar="FOLDER", help="results (prediction)")
     predict.add_argument("--anyway", action="store_true", help="predict even what the network has seen nothing like")
     predict.set_defaults(run=_predict)

@@ -1,4 +1,4 @@
-"""A DICOM series, from a folder or a zip, checked and written as an uncompressed NIfTI file slice by slice.
+"""A DICOM series or multiframe CT, from a folder or a zip, checked and written as uncompressed NIfTI slice by slice.
 
 Only what geometry, HU and references to the images need is read: no name, date, comment or private tag goes further.
 Files are found by looking, never through a DICOMDIR or a path inside a file; members of an archive get our own names.
@@ -11,7 +11,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ import psutil
 from kidney_ssl.errors import InputError
 
 MAGIC, PREAMBLE = b"DICM", 128
+HEAD = 1024  # bytes that hold the class of a file
 DIRECTORY = "DICOMDIR"
 MOST_FILES = 10_000
 LARGEST_ARCHIVE = 8 << 30  # bytes of all members, unpacked
@@ -32,6 +33,8 @@ SAME = 1e-3  # of direction cosines, and mm of pixel spacing
 UNEVEN = 0.1  # share of the distance between slices by which it may vary
 UID = re.compile(r"(0|[1-9]\d*)(\.(0|[1-9]\d*))+", re.ASCII)
 LONGEST_UID = 64
+# Enhanced and legacy converted enhanced CT. File meta information is explicit little endian whatever follows.
+MULTIFRAME = re.compile(rb"\x02\0\x02\0UI\x1c\0(1\.2\.840\.10008\.5\.1\.4\.1\.1\.2\.[12])\0")
 UIDS = {"study": "0020|000d", "series": "0020|000e", "frame": "0020|0052", "instance": "0008|0018"}
 TAGS = UIDS | {
     "modality": "0008|0060",
@@ -46,7 +49,7 @@ TAGS = UIDS | {
 class Slice:
     """The geometry of one file: corner (3,) in mm, row and column direction (6,), spacing (2,) of rows and columns.
 
-    `uids` are those of `UIDS`, unchecked.
+    `uids` are those of `UIDS`, unchecked. `frame` is class and number, from 1, of the frame of a multiframe file.
     """
 
     path: Path
@@ -56,6 +59,7 @@ class Slice:
     corner: np.ndarray
     directions: np.ndarray
     spacing: np.ndarray
+    frame: tuple[str, int] | None = None
 
     @property
     def height(self) -> float:
@@ -73,7 +77,7 @@ def is_dicom(path: Path) -> bool:
 
 
 def write_series(path: Path, target: Path, *, most_voxels: int) -> tuple[tuple[Slice, ...], tuple[str, ...]]:
-    """Write the one CT series of a folder or zip as NIfTI: int16 HU, axes column, row, slice.
+    """Write the one CT series, of images or multiframe, of a folder or zip as NIfTI: int16 HU, axes column, row, slice.
 
     A tilted gantry gives an affine whose axes are not orthogonal: slices stay as they were acquired.
 
@@ -87,10 +91,15 @@ def write_series(path: Path, target: Path, *, most_voxels: int) -> tuple[tuple[S
 
     Raises:
         InputError: in one line: no DICOM files, several series, no CT, missing or uneven slices, several images at one
-            place, multiframe, other sizes within the series, too large, or an image that cannot be decoded.
+            place, several stacks of a multiframe file, multiframe of another class, other sizes within the series, too
+            large, or an image that cannot be decoded.
     """
-    with _bounded_memory(), _files(path) as (files, others):
-        slices = _checked(path, [_read_geometry(path, file) for file in files])
+    with (
+        _bounded_memory(),
+        _files(path) as (files, others),
+        tempfile.TemporaryDirectory(prefix="kidney-ssl-") as folder,
+    ):
+        slices = _checked(path, _read_slices(path, files, Path(folder), most_voxels))
         rows, columns = slices[0].shape
         if rows * columns * len(slices) > most_voxels:
             raise InputError(f"{path}: {len(slices)} slices of {rows} x {columns} are more than any CT has")
@@ -110,14 +119,22 @@ def write_series(path: Path, target: Path, *, most_voxels: int) -> tuple[tuple[S
                 stream.write(_read_pixels(path, one).tobytes())
     notes = (f"{others} file(s) beside the series are no DICOM images",) if others else ()
     if not _referable(slices):
-        return (), (*notes, "the images lack valid UIDs or share them, so that no DICOM map can refer to them")
+        why = "the images lack valid UIDs, share them or are frames of several files"
+        return (), (*notes, f"{why}, so that no DICOM map can refer to them")
     return tuple(slices), notes
 
 
 def _referable(slices: Sequence[Slice]) -> bool:
-    """Whether UIDs of all kinds are well-formed, of one study and frame of reference, and tell the images apart."""
+    """Whether UIDs of all kinds are well-formed, of one study and frame of reference, and tell the images apart.
+
+    Frames are told apart by their numbers, so that they must be all of one file.
+    """
     found = {name: {one.uids[name] for one in slices} for name in UIDS}
-    return [len(uids) for uids in found.values()] == [1, 1, 1, len(slices)] and all(
+    numbers = sorted(one.frame[1] for one in slices if one.frame)
+    if numbers and numbers != list(range(1, len(slices) + 1)):
+        return False
+    files = 1 if numbers else len(slices)
+    return [len(uids) for uids in found.values()] == [1, 1, 1, files] and all(
         len(uid) <= LONGEST_UID and UID.fullmatch(uid) for uids in found.values() for uid in uids
     )
 
@@ -199,6 +216,27 @@ def _reader(file: Path) -> Any:
     return reader
 
 
+def _read_slices(path: Path, files: list[Path], folder: Path, most_voxels: int) -> list[Slice]:
+    """The geometry of all images and frames; frames become files of a temporary folder."""
+    slices: list[Slice] = []
+    for number, file in enumerate(files):
+        with file.open("rb") as stream:
+            multiframe = MULTIFRAME.search(stream.read(HEAD))
+        if multiframe is None:
+            slices.append(_read_geometry(path, file))
+            continue
+        try:
+            from kidney_ssl.deploy.multiframe import split  # noqa: PLC0415 - an extra
+        except ImportError as error:
+            raise InputError("multiframe DICOM needs pydicom: pip install 'kidney-ssl[dicom]'") from error
+        parts = split(path, file, folder / str(number), most_voxels=most_voxels)
+        if len(slices) + len(parts) > MOST_FILES:
+            raise InputError(f"{path}: more than {MOST_FILES} frames; give one series alone")
+        kind = multiframe[1].decode()
+        slices += [replace(_read_geometry(path, one), frame=(kind, count)) for count, one in enumerate(parts, 1)]
+    return slices
+
+
 def _read_geometry(path: Path, file: Path) -> Slice:
     try:
         reader = _reader(file)
@@ -210,7 +248,7 @@ def _read_geometry(path: Path, file: Path) -> Slice:
     except (RuntimeError, MemoryError) as error:  # its text quotes paths and tags
         raise InputError(f"{path}: a DICOM file in it cannot be read; export the series again") from error
     if (tags["frames"].strip() or "1") != "1" or (len(size) > 2 and size[2] > 1):
-        raise InputError(f"{path}: multiframe (enhanced) DICOM; convert it to NIfTI first, as by dcm2niix")
+        raise InputError(f"{path}: multiframe DICOM, but no enhanced CT; convert it to NIfTI first, as by dcm2niix")
     if max(size[:2]) > LARGEST_SIDE:
         raise InputError(f"{path}: images of {size[1]} x {size[0]} pixels are no CT's")
     corner, directions, spacing = (

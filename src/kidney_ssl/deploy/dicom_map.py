@@ -6,6 +6,7 @@ attributes of patient, study and equipment from are made here, without any.
 
 import hashlib
 from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 
 import highdicom as hd
@@ -37,6 +38,10 @@ def write_dicom_map(path: Path, values: np.ndarray, series: Sequence[Slice], slo
         network: what tells the network apart, as its sha256.
     """
     first = series[0]
+    between = (series[-1].height - first.height) / (len(series) - 1)
+    if first.frame:  # highdicom takes frames in the order of their file
+        order = sorted(range(len(series)), key=lambda place: series[place].frame or ("", 0))
+        series, values = [series[place] for place in order], values[order]
     # Of the three types that a parametric map may have, float32 is the one that most viewers read.
     stored, largest = np.ascontiguousarray(values, np.float32), 255 * slope
     stored *= slope
@@ -44,9 +49,9 @@ def write_dicom_map(path: Path, values: np.ndarray, series: Sequence[Slice], slo
     series_uid, instance_uid, dimensions_uid = (
         generate_uid(entropy_srcs=[what, *sources]) for what in ("series", "instance", "dimensions")
     )
-    between = (series[-1].height - first.height) / (len(series) - 1)
+    images = [_source(one, between) for one in series]
     made = hd.pm.ParametricMap(
-        [_source(one, between) for one in series],
+        [_multiframe(images, first.frame[0])] if first.frame else images,
         stored,
         series_instance_uid=series_uid,
         series_number=1,
@@ -93,3 +98,25 @@ def _source(one: Slice, between: float) -> Dataset:
         setattr(made, name, [DSfloat(value, auto_format=True) for value in values.tolist()])
     made.SliceThickness = made.SpacingBetweenSlices = DSfloat(between, auto_format=True)
     return made
+
+
+def _multiframe(images: list[Dataset], kind: str) -> Dataset:
+    """The file of a class whose frames are images of one orientation and spacing."""
+    made = deepcopy(images[0])
+    made.SOPClassUID, made.NumberOfFrames = kind, len(images)
+    shared = Dataset()
+    shared.PlaneOrientationSequence = _group(made, "ImageOrientationPatient")
+    shared.PixelMeasuresSequence = _group(made, "PixelSpacing", "SliceThickness", "SpacingBetweenSlices")
+    made.SharedFunctionalGroupsSequence = [shared]
+    made.PerFrameFunctionalGroupsSequence = [Dataset() for _ in images]
+    for item, image in zip(made.PerFrameFunctionalGroupsSequence, images, strict=True):
+        item.PlanePositionSequence = _group(image, "ImagePositionPatient")
+    return made
+
+
+def _group(image: Dataset, *names: str) -> list[Dataset]:
+    """A functional group of attributes of an image."""
+    made = Dataset()
+    for name in names:
+        made.add(image[name])
+    return [made]

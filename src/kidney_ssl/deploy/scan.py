@@ -1,4 +1,4 @@
-"""Somebody else's CT, from a NIfTI file or a DICOM series, as the slices that a network was trained on."""
+"""Somebody else's CT, from a NIfTI file or DICOM, as the slices that a network was trained on."""
 
 import gzip
 import os
@@ -57,7 +57,7 @@ def read_scan(path: Path) -> Scan:
     """Read a CT.
 
     Args:
-        path: .nii or .nii.gz; a folder or .zip of one DICOM series.
+        path: .nii or .nii.gz; a folder or .zip of one DICOM series; a multiframe file of CT.
 
     Raises:
         InputError: it is missing, damaged, none of these, too large, or not one whole series; in one line.
@@ -76,7 +76,7 @@ def read_scan(path: Path) -> Scan:
             return replace(scan, findings=(*scan.findings, *notes), series=series)
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
-    raise InputError(f"{path}: neither NIfTI (.nii, .nii.gz) nor a folder or .zip of one DICOM series")
+    raise InputError(f"{path}: neither NIfTI (.nii, .nii.gz) nor DICOM (folder or .zip of one series, multiframe CT)")
 
 
 def _read_nifti(path: Path) -> Scan:

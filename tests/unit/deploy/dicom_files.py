@@ -1,9 +1,14 @@
-"""DICOM files written element by element, so that anything can be planted in them."""
+"""DICOM files written element by element, so that anything can be planted in them; and multiframe, by pydicom."""
 
 import struct
+from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
+import pydicom
+from pydicom.dataset import Dataset
+from pydicom.uid import ExplicitVRLittleEndian, LegacyConvertedEnhancedCTImageStorage
 
 SECRET = "Zyxwvut^Patient"  # in name, comments and a private tag
 LONG = (b"OB", b"OW", b"UN")
@@ -78,3 +83,46 @@ def write_series(folder: Path, hu: np.ndarray, *, step=(0.0, 0.0, 4.0), **change
     for number, plane in enumerate(hu):
         name = f"{(number * 7) % 97:03d}.dcm"
         write_slice(folder / name, plane, np.array([-100.0, -90.0, 10.0]) + number * np.array(step), number, **changed)
+
+
+FRAME_GROUPS = {
+    "PlanePositionSequence": ("ImagePositionPatient",),
+    "PlaneOrientationSequence": ("ImageOrientationPatient",),
+    "PixelMeasuresSequence": ("PixelSpacing",),
+    "PixelValueTransformationSequence": ("RescaleIntercept", "RescaleSlope"),
+}
+
+
+def of_names(image: Dataset, names: Sequence[str]) -> Dataset:
+    made = Dataset()
+    for name in names:
+        made.add(image[name])
+    return made
+
+
+def multiframe(series: Path, *, shared: Sequence[str] = ()) -> Dataset:
+    """The images of a folder as one file, frames shuffled; the third has a rescale of its own unless that is shared."""
+    images = [pydicom.dcmread(file) for file in sorted(series.iterdir())]
+    images = [images[place] for place in np.random.default_rng(0).permutation(len(images))]
+    if "PixelValueTransformationSequence" not in shared:
+        images[2].PixelData = ((images[2].pixel_array.astype(int) + 976) * 2).astype("<u2").tobytes()
+        images[2].RescaleSlope, images[2].RescaleIntercept = "0.5", "-2000"
+    made = deepcopy(images[0])
+    for names in FRAME_GROUPS.values():
+        for name in names:
+            del made[name]
+    made.SOPClassUID = made.file_meta.MediaStorageSOPClassUID = LegacyConvertedEnhancedCTImageStorage
+    made.NumberOfFrames = len(images)
+    made.PixelData = b"".join(image.PixelData for image in images)
+    made.SharedFunctionalGroupsSequence = [Dataset()]
+    made.PerFrameFunctionalGroupsSequence = [Dataset() for _ in images]
+    for item, image in zip(made.PerFrameFunctionalGroupsSequence, images, strict=True):
+        item.FrameContentSequence = [Dataset()]
+        item.FrameContentSequence[0].StackID = "1"
+        item.FrameContentSequence[0].FrameComments = SECRET
+        item.UnassignedPerFrameConvertedAttributesSequence = [of_names(image, ("InstitutionName", "PatientName"))]
+        for group, names in FRAME_GROUPS.items():
+            holder = made.SharedFunctionalGroupsSequence[0] if group in shared else item
+            setattr(holder, group, [of_names(image, names)])
+    made.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    return made
