@@ -38,7 +38,7 @@ def made_part(name, generator):
     count = low + high + unknown
     cases = [f"case_{number + (0 if name == 'train' else 500):05d}" for number in range(count)]
     largest = generator.lognormal(6, 1, count)
-    order = np.argsort(np.log(largest) + generator.normal(0, 1, count))
+    order = np.argsort(np.log(largest) + generator.normal(0, 0.4, count))
     grades = [None] * count
     for place, number in enumerate(order):
         kind = "12" if place < low else "34" if place < low + high else ("na", None)
@@ -133,7 +133,7 @@ def test_the_baseline_ranks_cases_by_their_largest_area(found, made):
     auroc = roc_auc_score([entries[case] in "34" for case in known], areas[known])
     shape = found["tasks"]["grade"]["results"][SHAPE]["auroc"]
     assert shape["value"] == pytest.approx(auroc, abs=1e-6)
-    assert 0.6 < shape["low"] < auroc < shape["high"] < 1
+    assert 0.5 < shape["low"] < auroc < shape["high"] < 1
 
 
 def test_features_of_noise_tell_nothing_and_are_compared_with_the_baseline(found):
