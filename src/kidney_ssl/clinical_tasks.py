@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import torch
+from tqdm import tqdm
 
 from kidney_ssl.data.clinical_labels import TASKS, Labels, Task
 from kidney_ssl.data.selection import assert_no_shared_case
@@ -78,7 +79,7 @@ def evaluate_tasks(
     }
     if None in reasons.values():
         data = {name: Slices(part, device=fabric.device, resident=resident) for name, part in parts.items()}
-        for start, files in starts.items():
+        for start, files in tqdm(starts.items(), desc="encoders"):
             columns[start] = [
                 case_features(data, file, network=network, fabric=fabric, batch_size=batch_size) for file in files
             ]

@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx2
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
@@ -65,7 +66,7 @@ def fetch_labels(store: Path, *, endpoint: str, repository: str, revision: str, 
     if path.exists():
         return path
     url = f"{endpoint.rstrip('/')}/{repository}/{revision}/dataset/kits23.json"
-    patience = {"max_retries": fetch.RETRIES, "base_wait_time": fetch.FIRST_WAIT_S}
+    patience: dict[str, Any] = {"max_retries": fetch.RETRIES, "base_wait_time": fetch.FIRST_WAIT_S}
     try:
         # No headers of the hub: its token is not for this server.
         response = http_backoff("GET", url, timeout=timeout, max_wait_time=fetch.LONGEST_WAIT_S, **patience)

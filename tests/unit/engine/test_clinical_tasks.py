@@ -258,6 +258,13 @@ def test_the_smallest_class_is_named(train, test, said):
     assert too_few("malignant", counts) == said
 
 
+def test_a_case_has_its_largest_area_and_its_patient():
+    columns = ["case", "patient", "label", "tumor_mm2"]
+    rows = [["b", "p", 1, 5.0], ["b", "p", 1, 9.0], ["b", "p", 1, 7.0], ["a", "p", 1, 3.0], ["c", "q", 0, 0.0]]
+    found = tumor_cases(pd.DataFrame(rows, columns=columns))
+    assert found.to_dict("list") == {"case": ["a", "b"], "patient": ["p", "p"], "tumor_mm2": [3.0, 9.0]}
+
+
 @pytest.mark.parametrize("area", [None, 0.0])
 def test_tumors_without_an_area_are_refused(area):
     frame = pd.DataFrame({"case": ["a"], "label": [1]})
