@@ -1,6 +1,7 @@
 """The command `kidney-ssl`: what each subcommand starts, shows or refuses."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -139,6 +140,15 @@ def test_init_refuses_what_it_cannot_write(tmp_path: Path, monkeypatch, words: s
     with pytest.raises(SystemExit, match=said) as refused:
         main(["init", *words.split()])
     assert "\n" not in str(refused.value)
+
+
+def test_every_command_is_in_the_documentation(capsys) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    names = re.findall(r"^    ([a-z]+) ", capsys.readouterr().out, re.MULTILINE)
+    assert {"init", "clinical", "views"} <= set(names)
+    page = (ROOT / "docs/reference/commands.md").read_text()
+    assert [name for name in names if f"| `kidney-ssl {name}" not in page] == []
 
 
 def test_every_method_and_augmentation_is_listed_with_a_sentence(capsys) -> None:

@@ -167,7 +167,8 @@ class Handler(BaseHTTPRequestHandler):
         self.content(self.server.hub.images[path], fault)
 
     def answer_github(self, body: bytes, fault: Fault | None) -> None:
-        found = re.fullmatch(rf"/{LABELS}/{LABELS_COMMIT}/dataset/(case_\d+)/segmentation\.nii\.gz", self.path)
+        file = r"(case_\d+(?=/segmentation\.nii\.gz$)|kits23\.json$)"
+        found = re.match(rf"/{LABELS}/{LABELS_COMMIT}/dataset/{file}", self.path)
         if not found or found[1] not in self.server.hub.labels:
             return self.plain(404, b"404: Not Found")
         return self.content(self.server.hub.labels[found[1]], fault)
