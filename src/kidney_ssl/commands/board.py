@@ -133,12 +133,16 @@ def _budgets(summary: "Summary", arm: str, percents: Iterable[int], out: Path) -
     """The arm's means over seeds with their intervals at each label budget: percent stands in the place of the step."""
     from kidney_ssl.metrics.over_seeds import FIGURES, budget_name  # noqa: PLC0415 - as above
 
-    if not summary:
+    found = [
+        (f"budget/{name}_{end}".rstrip("_"), value, percent)
+        for name, end, percent in product(FIGURES, ("", "low", "high"), sorted(percents))
+        if (value := summary.get(budget_name(name, percent, end), {}).get(arm)) is not None
+    ]
+    if not found:
         return
     with _events(out) as events:
-        for name, end, percent in product(FIGURES, ("", "low", "high"), sorted(percents)):
-            value = summary.get(budget_name(name, percent, end), {}).get(arm)
-            _add(events, f"budget/{name}_{end}".rstrip("_"), value, percent)
+        for tag, value, percent in found:
+            _add(events, tag, value, percent)
 
 
 def _table(path: Path) -> "pd.DataFrame | None":
