@@ -74,7 +74,7 @@ class Project:
             "PYTHONPATH": str(self.folder / "src"),
             "CI": "true",
             "DVC_NO_ANALYTICS": "1",
-            "OMP_NUM_THREADS": "1",  # two processes run tests, and threads that wait for each other take half of both
+            "OMP_NUM_THREADS": "1",  # see conftest.py
             "DVC_SITE_CACHE_DIR": str(self.folder.with_name(f"{self.folder.name}-site-cache")),
             "GIT_CONFIG_GLOBAL": os.devnull,
             "GIT_CONFIG_NOSYSTEM": "1",
