@@ -38,9 +38,10 @@ setup: .venv/complete          ## make .venv, nothing else
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
-PYTEST := pytest -n 2 --dist loadfile --no-loadscope-reorder
+# A process a core; more than four take gigabytes and wait for the longest file.
+PYTEST := pytest -n logical --maxprocesses=4 --dist loadfile --no-loadscope-reorder
 
-test: .venv/complete           ## unit tests, two processes
+test: .venv/complete           ## unit tests, a process a core, at most four
 	$(PYTEST) tests/unit
 
 test-all: .venv/complete       ## all tests, also whole studies, kills and processes that train together

@@ -1,4 +1,4 @@
-"""Hypothesis without clocks: a loaded machine must not fail a test. And how `pytest -n 2` deals tests out."""
+"""Hypothesis without clocks: a loaded machine must not fail a test. And how `pytest -n 2` or more deals tests out."""
 
 import os
 import signal
@@ -9,7 +9,7 @@ import pytest
 from filelock import FileLock
 from hypothesis import HealthCheck, settings
 
-# Two processes run tests, and threads that wait for each other take half of both.
+# A process a core runs tests, and threads that wait for each other would take half of each.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Tests are of this folder's package, in a git worktree too, where another folder's may be installed.

@@ -20,6 +20,15 @@ from kidney_ssl.yamlfile import dump_yaml, read_yaml
 
 ROOT = Path(__file__).parents[1]
 LARGE = 1 << 20  # bytes
+# Stages one after the other in one process, which takes its seconds of imports once; a NUL after what each says.
+SEVERAL = """
+import runpy, sys
+for words in sys.argv[1:]:
+    stage, *arguments = words.split()
+    sys.argv = [f"stages/{stage}.py", *arguments]
+    runpy.run_module(f"stages.{stage}", run_name="__main__")
+    print(end="\\0", flush=True)
+"""
 
 
 @dataclass(frozen=True)
@@ -65,7 +74,7 @@ class Project:
             "PYTHONPATH": str(self.folder / "src"),
             "CI": "true",
             "DVC_NO_ANALYTICS": "1",
-            "OMP_NUM_THREADS": "1",  # two processes run tests, and threads that wait for each other take half of both
+            "OMP_NUM_THREADS": "1",  # see conftest.py
             "DVC_SITE_CACHE_DIR": str(self.folder.with_name(f"{self.folder.name}-site-cache")),
             "GIT_CONFIG_GLOBAL": os.devnull,
             "GIT_CONFIG_NOSYSTEM": "1",
@@ -97,6 +106,10 @@ class Project:
         ended = self.run(*command)
         assert ended.returncode == 0, f"{' '.join(command)}\n{ended.stdout}\n{ended.stderr}"
         return ended.stdout
+
+    def stages(self, *commands: str) -> list[str]:
+        """Run stages that must end well, such as "slice" or "finetune random", in one process; what each says."""
+        return self.succeed("python", "-c", SEVERAL, *commands).split("\0")[:-1]
 
     def stored(self) -> dict[str, str]:
         """The trainings in the run store: key -> what each is, as "finetune random 100-0"."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import shtab
 
-from kidney_ssl.commands import clinical, look, network, new, study, sweep
+from kidney_ssl.commands import board, clinical, look, network, new, study, sweep
 from kidney_ssl.errors import InputError
 
 
@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="kidney-ssl", description=__doc__)
     shtab.add_argument_to(parser, help="print a script that completes commands, options and paths in a shell")
     commands = parser.add_subparsers(required=True, metavar="command")
-    for module in (new, study, sweep, look, network, clinical):
+    for module in (new, study, sweep, board, look, network, clinical):
         module.add_commands(commands)
     for command in commands.choices.values():
         for argument in command._actions:

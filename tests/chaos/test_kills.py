@@ -20,6 +20,7 @@ from kidney_ssl.yamlfile import read_yaml
 from tests.project_copy import Project, repository, running
 
 LONGEST = 600.0  # seconds that any wait takes
+POLL = 0.1  # seconds; each look at all processes takes milliseconds from those that are looked at
 ENDED = 30.0  # seconds after which nothing of a killed run is left
 KILL, TERM, INT = signal.SIGKILL, signal.SIGTERM, signal.SIGINT
 # When, which process, by what. `main` is `python -m stages`, `ask` its first `dvc repro`.
@@ -46,7 +47,7 @@ def until(what: Callable[[], object], seconds: float = LONGEST) -> bool:
     while time.monotonic() < end:
         if what():
             return True
-        time.sleep(0.02)
+        time.sleep(POLL)
     return False
 
 
@@ -133,7 +134,7 @@ class Killed:
                 if self.kill(moment, victim, by, main) and victim != "worker":
                     break  # of the workers all go, one after the other
                 wait /= 2  # the next one may be as short
-            time.sleep(0.02)
+            time.sleep(POLL)
         else:
             self.codes += [main.returncode] if len(self.hits) == began else []
         if victim != "main" and not until(lambda: main.poll() is not None, ENDED):

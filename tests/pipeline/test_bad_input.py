@@ -131,8 +131,7 @@ def prepared(tmp_path_factory):
     for case in GOOD:
         write_good(folder / "volumes" / case)
     project = directory_study(folder, {"select.min_tumor_px": 20, "compute.workers": 1})
-    for name in DATA_STAGES:
-        project.succeed("python", "-m", f"stages.{name}")
+    project.stages(*DATA_STAGES)
     return project
 
 
@@ -166,10 +165,6 @@ def refused(project, stage, *arguments):
     assert lines[0].startswith("error: ")
     assert results(project) == before
     return lines[0]
-
-
-def through(project, *stages):
-    return [project.succeed("python", "-m", f"stages.{name}") for name in stages]
 
 
 def test_every_wrong_key_of_the_parameters_is_named_in_one_line(prepared):
@@ -240,7 +235,7 @@ def test_no_slice_over_the_threshold_is_refused_with_the_key(prepared):
 
 def test_a_single_case_is_too_few(study):
     study.change({"data.cases": [0]})
-    through(study, "download")
+    study.stages("download")
     assert "1 case(s) are too few for data.folds" in refused(study, "select")
 
 
@@ -248,7 +243,7 @@ def test_labels_alone_are_selected_and_slice_lists_every_case_without_imaging(st
     for case in GOOD:
         (volumes_of(study) / case / "imaging.nii.gz").unlink()
     selection = (study.folder / "data/index/selection.csv").read_bytes()
-    for said in through(study, "download", "select"):
+    for said in study.stages("download", "select"):
         assert "imaging is missing for 6" in said
     assert (study.folder / "data/index/selection.csv").read_bytes() == selection
     line = refused(study, "slice")
@@ -281,12 +276,12 @@ def spoil(study, bad, kind):
 )
 def test_bad_volumes_of_a_folder_are_listed_together_and_can_be_excluded(study, prepared, stage, bad, kind):
     spoil(study, bad, kind)
-    through(study, *DATA_STAGES[: DATA_STAGES.index(stage)])
+    study.stages(*DATA_STAGES[: DATA_STAGES.index(stage)])
     with study.changed({"compute.workers": 2}):
         line = refused(study, stage)
     assert_listed(line, bad, kind, volumes_of(study))
     study.change({"data.exclude": sorted(bad)})
-    through(study, *DATA_STAGES)
+    study.stages(*DATA_STAGES)
     expected = {path.relative_to(prepared.folder): content for path, content in results(prepared).items()}
     assert {path.relative_to(study.folder): content for path, content in results(study).items()} == expected
 
@@ -316,7 +311,7 @@ def test_what_is_no_ct_with_its_labels_is_one_line_and_can_be_accepted(study, na
     imaging, labels = change(own(tiny_imaging(tiny_labels()), GOOD[2]), tiny_labels())
     write(folder / "imaging.nii.gz", imaging)
     write(folder / "segmentation.nii.gz", labels)
-    through(study, "download", "select")
+    study.stages("download", "select")
     line = refused(study, "slice")
     assert line.startswith(f"error: 1 bad case(s): {GOOD[2]}: ")
     assert re.search(said, line.removesuffix(". Mend the files, or name the cases in data.exclude"))
@@ -335,7 +330,7 @@ def test_a_scan_under_two_names_is_refused_with_both_unless_they_are_one_patient
     table = tmp_path / "patients.csv"
     table.write_text("case,patient\n" + "".join(f"{case},{patient}\n" for case, patient in patients.items()))
     study.change({"data.patients": str(table)})
-    through(study, *DATA_STAGES)
+    study.stages(*DATA_STAGES)
     cases = pd.read_csv(study.folder / "data/index/cases.csv")
     assert cases.set_index("case")["patient"].to_dict() == patients
     assert (cases.groupby("patient")["split"].nunique() == 1).all()
@@ -352,7 +347,7 @@ def test_the_real_labels_of_kits23_are_selected_with_the_known_areas(tmp_path):
     project = Project.copy_to(tmp_path / "project", "kits23")
     project.change({"data.source": "directory", "data.root": str(KITS23 / "labels"), "compute.workers": 2})
     assert project.params["select"]["min_tumor_px"] == 1000
-    for said in through(project, "download", "select"):
+    for said in project.stages("download", "select"):
         assert "imaging is missing for 26" in said
     with (project.folder / "data/manifest.csv").open() as stream:
         manifest = {row["case"]: row["sha256"] for row in csv.DictReader(stream)}
@@ -389,7 +384,7 @@ def mixed(tmp_path_factory):
         write_case(folder / "volumes" / f"case_{number:05d}", number, size=64, slices=1, seed=0)
     (folder / "volumes" / CT.name).symlink_to(CT)
     project = directory_study(folder, {"select.min_tumor_px": 1, "slice.image_size": 64})
-    through(project, *DATA_STAGES)
+    project.stages(*DATA_STAGES)
     return project
 
 

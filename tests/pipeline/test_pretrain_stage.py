@@ -13,6 +13,7 @@ from kidney_ssl.models.weights import random_weights, save_weights
 from kidney_ssl.yamlfile import dump_yaml, read_yaml
 from stages.pretrain import main
 from tests.pipeline.toy_data import POOL, write_toy_data
+from tests.shallow_networks import shallow_networks  # noqa: F401 - a fixture
 
 ROOT = Path(__file__).parents[2]
 

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,12 @@ def alone():
 
 
 @pytest.fixture(scope="module")
+def step_alone(alone):
+    """What `one_step` of a task gives in one process, computed once."""
+    return cache(partial(one_step, alone))
+
+
+@pytest.fixture(scope="module")
 def both(tmp_path_factory):
     """What each process found, started by one command as `dvc repro` starts a stage."""
     folder = tmp_path_factory.mktemp("two")
@@ -61,8 +68,8 @@ def both(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", [name for name in TASKS if name != "resnet18_float32"])
-def test_gradients_of_a_step_are_those_of_one_process_with_the_joined_batch(both, alone, name):
-    expected = one_step(alone, name)["gradients"]
+def test_gradients_of_a_step_are_those_of_one_process_with_the_joined_batch(both, step_alone, name):
+    expected = step_alone(name)["gradients"]
     assert SIZE % 2  # the shares differ in size
     for found in both[:2]:
         assert found[name]["gradients"].keys() == expected.keys()
@@ -70,11 +77,11 @@ def test_gradients_of_a_step_are_those_of_one_process_with_the_joined_batch(both
             torch.testing.assert_close(found[name]["gradients"][key], gradient, atol=1e-5, rtol=0)
 
 
-def test_relative_error_of_a_resnets_gradients_in_float32_is_that_of_rounding(both, alone):
+def test_relative_error_of_a_resnets_gradients_in_float32_is_that_of_rounding(both, step_alone):
     def flat(gradients):
         return torch.cat([gradients[key].flatten() for key in sorted(gradients)])
 
-    expected = flat(one_step(alone, "resnet18_float32")["gradients"])
+    expected = flat(step_alone("resnet18_float32")["gradients"])
     for found in both[:2]:
         # 5e-6 where this was written.
         error = flat(found["resnet18_float32"]["gradients"]) - expected
@@ -82,8 +89,8 @@ def test_relative_error_of_a_resnets_gradients_in_float32_is_that_of_rounding(bo
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_loss_and_figures_are_those_of_the_joined_batch(both, alone, name):
-    expected = one_step(alone, name)["figures"]
+def test_loss_and_figures_are_those_of_the_joined_batch(both, step_alone, name):
+    expected = step_alone(name)["figures"]
     for found in both[:2]:
         assert found[name]["figures"].keys() == expected.keys()
         for key, value in expected.items():
@@ -91,8 +98,8 @@ def test_loss_and_figures_are_those_of_the_joined_batch(both, alone, name):
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_running_statistics_are_those_of_the_joined_batch_and_layers_are_plain_again(both, alone, name):
-    expected = one_step(alone, name)
+def test_running_statistics_are_those_of_the_joined_batch_and_layers_are_plain_again(both, step_alone, name):
+    expected = step_alone(name)
     for found in both[:2]:
         assert found[name]["state"] == expected["state"]
         assert found[name]["classes"] == expected["classes"]

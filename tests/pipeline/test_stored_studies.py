@@ -5,6 +5,7 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,16 +15,25 @@ from kidney_ssl.data.arrays import ArrayWriter
 from tests.project_copy import Project, running
 
 ALL = ("pretrain", "finetune", "explain")
+WRITTEN = ("code", "data", "metrics", "models", "plots", "report")
 BEHIND = (("finetune", " 50-0"), ("finetune", " 100-0"), ("explain", ""))  # of an arm
 MISSING = """
-import json
+import json, sys
 from kidney_ssl import config
 from kidney_ssl.jobs.all import study_jobs
 from kidney_ssl.jobs.base import is_done
 from kidney_ssl.jobs.study import Study
-study = Study(config.load())
-print(json.dumps([job.name for job in study_jobs(study) if not is_done(study.store, job)]))
+studies = [Study(config.load(file)) for file in sys.argv[1:]]
+print(json.dumps([[job.name for job in study_jobs(one) if not is_done(one.store, job)] for one in studies]))
 """
+# Parameters, and the trainings that they decide.
+CHANGES = [
+    ({"finetune.batch_size": 8}, ("finetune", "explain")),
+    ({"compute.threads": 2}, ALL),
+    ({"pretrain.common.weight_decay": 0.5}, ALL),
+    ({"explain.layer": "layer2"}, ("explain",)),
+    ({"compute.workers": 1, "compute.checkpoint_minutes": 9, "report.published": True}, ()),
+]
 
 
 @pytest.fixture(scope="module")
@@ -32,22 +42,35 @@ def study(smoke_run: Project, tmp_path_factory: pytest.TempPathFactory) -> Proje
     return smoke_run.linked(tmp_path_factory.mktemp("stored") / "project")
 
 
+def written(project: Project) -> dict[Path, tuple[int, int]]:
+    """Inode and time of each file that stages wrote: whoever changes one gives it another time, or another inode."""
+    files = [path for top in WRITTEN for path in (project.folder / top).rglob("*") if path.is_file()]
+    return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in files}
+
+
 @pytest.fixture(autouse=True)
 def restored(study: Project) -> Iterator[None]:
     """Parameters, results, start weights, arrays and sources as they were: all but the first two by DVC and git."""
     kept = [study.folder / name for name in ("params.yaml", "dvc.lock")]
     kept += [path for path in (study.folder / "metrics").rglob("*") if path.is_file()]
-    before = {path: path.read_bytes() for path in kept}
+    before, files = {path: path.read_bytes() for path in kept}, written(study)
     yield
+    changed = written(study) != files
     for path, content in before.items():
         path.write_bytes(content)
     study.succeed("git", "checkout", "--quiet", "src")
-    study.succeed("dvc", "checkout", "--quiet", "--force")
+    if changed:
+        study.succeed("dvc", "checkout", "--quiet", "--force")
 
 
 def missing(project: Project) -> set[str]:
     """The trainings that the study lacks, by the store's word."""
-    return set(json.loads(project.succeed("python", "-c", MISSING)))
+    return of_files(project, "params.yaml")[0]
+
+
+def of_files(project: Project, *files: str) -> list[set[str]]:
+    """The trainings that the study lacks with each of some files of parameters, in one process."""
+    return [set(names) for names in json.loads(project.succeed("python", "-c", MISSING, *files))]
 
 
 def names(project: Project, *kinds: str) -> set[str]:
@@ -113,25 +136,29 @@ def test_another_array_takes_no_stored_training_that_reads_it(
     assert missing(study) == names(study, *kinds)
 
 
-@pytest.mark.parametrize(
-    ("changes", "kinds"),
-    [
-        ({"finetune.batch_size": 8}, ("finetune", "explain")),
-        ({"compute.threads": 2}, ALL),
-        ({"pretrain.common.weight_decay": 0.5}, ALL),
-        ({"explain.layer": "layer2"}, ("explain",)),
-        ({"compute.workers": 1, "compute.checkpoint_minutes": 9, "report.published": True}, ()),
-    ],
-)
+@pytest.fixture(scope="module")
+def lacking(study: Project) -> list[set[str]]:
+    """What the study lacks with each of `CHANGES`."""
+    files = [f"changed-{number}.yaml" for number in range(len(CHANGES))]
+    for file, (changes, _) in zip(files, CHANGES, strict=True):
+        with study.changed(changes):
+            (study.folder / file).write_bytes((study.folder / "params.yaml").read_bytes())
+    found = of_files(study, *files)
+    for file in files:
+        (study.folder / file).unlink()
+    return found
+
+
+@pytest.mark.parametrize("number", range(len(CHANGES)), ids=["+".join(changes) for changes, _ in CHANGES])
 def test_other_parameters_take_no_stored_training_that_they_decide(
-    study: Project, changes: dict[str, object], kinds: tuple[str, ...]
+    study: Project, lacking: list[set[str]], number: int
 ) -> None:
-    study.change(changes)
+    changes, kinds = CHANGES[number]
     expected = names(study, *kinds)
     if "pretrain.common.weight_decay" in changes:
         # The arm of random weights is no matter of the pretrainings.
         expected -= {"finetune random 50-0", "finetune random 100-0", "explain random"}
-    assert missing(study) == expected
+    assert lacking[number] == expected
 
 
 def test_one_more_seed_trains_exactly_the_new_runs(study: Project) -> None:

@@ -24,6 +24,7 @@ from kidney_ssl.engine.processes import joint_means, joint_norms, rank, share
 from kidney_ssl.finetune import Classification, Recipe, finetune
 from kidney_ssl.methods.base import Options, PretextBatch, Setting
 from kidney_ssl.models.resnet import classifier
+from tests.shallow_networks import shallow
 from tests.unit.engine.toy_study import toy_part
 from tests.unit.methods.stand_ins import FORGETFUL, STAND_INS, Decorrelated
 from tests.unit.methods.test_contract import given, images_of, narrow
@@ -118,10 +119,11 @@ class Counting(Slices):
 
 
 def built(name):
-    """A method of the registry, or one that stands in for a user's."""
-    if name.startswith("forgetful "):
-        return FORGETFUL[name.removeprefix("forgetful ")](SETTING, Options())
-    return Decorrelated(SETTING, Options()) if name == "decorrelated" else narrow(name)
+    """A method of the registry, or one that stands in for a user's; of networks with one block in each layer."""
+    with shallow():
+        if name.startswith("forgetful "):
+            return FORGETFUL[name.removeprefix("forgetful ")](SETTING, Options())
+        return Decorrelated(SETTING, Options()) if name == "decorrelated" else narrow(name)
 
 
 def shown(name):

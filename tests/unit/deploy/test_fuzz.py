@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nibabel.orientations import apply_orientation
 
+from kidney_ssl.deploy.inference import LoadedNetwork
 from kidney_ssl.deploy.predict import predict
 from kidney_ssl.deploy.scan import read_scan
 from kidney_ssl.errors import InputError
@@ -59,6 +60,15 @@ def whole(kind: str) -> tuple[tuple[str, bytes], ...]:
                 image.compress(SYNTAXES[kind], generate_instance_uid=False)
                 image.save_as(file)
         return tuple((file.name, file.read_bytes()) for file in sorted(folder.iterdir()))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def loaded_once(finished):
+    """The network is whole in every example."""
+    network = LoadedNetwork(finished.network)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kidney_ssl.deploy.predict.LoadedNetwork", lambda _: network)
+        yield
 
 
 # Mostly headers, which is where sizes, types and offsets are.

@@ -91,15 +91,28 @@ PARAMETERS = [
 def folder(tmp_path, monkeypatch):
     """All files that the jobs of the smoke study read, with made-up content."""
     monkeypatch.chdir(tmp_path)
+    fill()
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory):
+    """The keys in such a folder before anything is changed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("fresh"))
+        fill()
+        return keys()
+
+
+def fill():
     content = read_yaml((ROOT / "studies" / "smoke.yaml").read_text())
     content["compute"]["device"] = "cpu"
-    (tmp_path / "params.yaml").write_text(dump_yaml(content))
+    Path("params.yaml").write_text(dump_yaml(content))
     study = Study(config.load())
     for number, path in enumerate(sorted({path for job in JOBS.values() for path in job(study).files.values()})):
         path.parent.mkdir(parents=True, exist_ok=True)
         write(path, number)
     write(Path("models/pretrain/simclr/0.safetensors"), 77)
-    return tmp_path
 
 
 def write(path, number):
@@ -129,18 +142,17 @@ def change(key, value):
     Path("params.yaml").write_text(dump_yaml(content))
 
 
-def test_keys_are_the_same_in_another_process_and_all_differ(folder):
+def test_keys_are_the_same_in_another_folder_and_all_differ(folder, fresh):
     first = keys()
-    assert keys() == first
+    assert keys() == first == fresh
     assert len(set(first.values())) == len(JOBS)
 
 
 @pytest.mark.parametrize(("key", "value", "changed"), PARAMETERS, ids=[f"{row[0]}={row[1]}" for row in PARAMETERS])
-def test_a_parameter_changes_the_keys_of_what_it_decides_and_no_other(folder, key, value, changed):
-    before = keys()
+def test_a_parameter_changes_the_keys_of_what_it_decides_and_no_other(folder, fresh, key, value, changed):
     change(key, value)
     after = keys()
-    assert {name for name in JOBS if before[name] != after[name]} == changed
+    assert {name for name in JOBS if fresh[name] != after[name]} == changed
 
 
 def test_every_file_that_a_job_reads_changes_its_key(folder):

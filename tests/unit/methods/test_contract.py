@@ -157,7 +157,7 @@ def test_the_encoders_state_has_torchvisions_names_without_head(name):
 @each
 def test_the_settings_seed_decides_all_weights(name):
     before = global_random_state()
-    methods = [build(name, seed=seed) for seed in (3, 3, 4)]
+    methods = [narrow(name, seed=seed) for seed in (3, 3, 4)]
     first, same, other = (method.state_dict() for method in methods)
     assert global_random_state() == before
     assert all(torch.equal(first[key], same[key]) for key in first)

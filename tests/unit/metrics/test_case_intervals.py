@@ -120,10 +120,16 @@ def arm():
     return tables, rows, rows["probability"].to_numpy()[None]  # one seed: an interval over cases alone
 
 
-@pytest.mark.parametrize("path", NATURAL, ids="-".join)
-def test_intervals_at_natural_prevalence_are_those_of_a_plain_bootstrap(arm, path):
+@pytest.fixture(scope="module")
+def natural(arm):
     _, rows, probabilities = arm
-    ends = inner(natural_intervals(rows, probabilities), path)
+    return natural_intervals(rows, probabilities)
+
+
+@pytest.mark.parametrize("path", NATURAL, ids="-".join)
+def test_intervals_at_natural_prevalence_are_those_of_a_plain_bootstrap(arm, natural, path):
+    _, rows, probabilities = arm
+    ends = inner(natural, path)
     value, error = plain(rows, probabilities, NATURAL[path])
     # Student's t is that of 8 effective cases at least; two draws of 200 resamples differ by some per cent.
     assert 0.87 * stats.norm.ppf(0.975) < width(value, ends) / error < 1.13 * stats.t.ppf(0.975, 7)

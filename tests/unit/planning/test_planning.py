@@ -5,9 +5,11 @@ import json
 import shutil
 from collections import Counter
 from dataclasses import replace
+from functools import cache
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -40,13 +42,19 @@ from kidney_ssl.planning.work import Work, loading, work_of
 from kidney_ssl.yamlfile import read_yaml
 from stages import __main__ as repro
 from stages import plan as stage
+from tests.unit.methods.stand_ins import NARROW
 
 STUDIES = Path(__file__).parents[3] / "studies"
 
 
+@cache
+def parameters(name: str) -> dict[str, Any]:
+    return read_yaml((STUDIES / f"{name}.yaml").read_text())
+
+
 def study(name: str = "smoke", changes: dict | None = None) -> Study:
     """A study of the folder, with keys changed that are given with dots."""
-    content = read_yaml((STUDIES / f"{name}.yaml").read_text())
+    content = copy.deepcopy(parameters(name))
     content["compute"]["device"] = "cpu"
     for key, value in (changes or {}).items():
         *blocks, last = key.split(".")
@@ -254,7 +262,7 @@ SMALL = {"network": "resnet18", "size": 64, "batch": 4} | RECIPE
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_pretext_task_can_be_measured(method: str) -> None:
-    kind = SMALL | {"method": method, "options": {"grid": 5} if method == "cpc" else {}}
+    kind = SMALL | {"method": method, "options": NARROW.get(method, {})}
     assert min(measure_kind(kind, study().settings.compute, momentum=0.1, allowed=0.1)) > 0
 
 

@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytest
 from PIL import Image
 
 from kidney_ssl import config
 from kidney_ssl.jsonfile import write_json
+from kidney_ssl.metrics import case_intervals
 from kidney_ssl.metrics.classification import read_predictions
 from kidney_ssl.metrics.over_seeds import Run, means, spreads
 from kidney_ssl.metrics.run import arm_intervals, evaluate_run
@@ -100,7 +102,9 @@ def write_study(
     for arm in arms:
         of_arm: dict[str, Any] = {run.budget: metrics for run, metrics in results.items() if run.arm == arm}
         folders = {p: [root / run.folder for run in runs if (run.arm, run.percent) == (arm, p)] for p in percents}
-        of_arm["intervals"] = {str(p): arm_intervals(of, root / "data/slices") for p, of in folders.items()}
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(case_intervals, "RESAMPLES", 50)  # what the ends are is nothing to a page
+            of_arm["intervals"] = {str(p): arm_intervals(of, root / "data/slices") for p, of in folders.items()}
         write_json(root / f"report/evaluate/{arm}.json", of_arm)
     settings["analysis"] |= {"baseline": next(iter(arms)), "contrasts": [], "resamples": 200}
     tested: dict[int, dict[str, list[pd.DataFrame]]] = {}

@@ -29,6 +29,7 @@ from kidney_ssl.yamlfile import read_yaml
 from tests.unit.report.study_files import ARMS, png, write_study
 
 ROOT = Path(__file__).parents[3]
+words_alone = pytest.mark.usefixtures("no_charts")
 VOID = {"wbr", "meta", "link", "img", "br", "hr", "input"}
 
 
@@ -178,6 +179,7 @@ def test_the_flow_counts_what_the_selection_counted(whole):
         assert said in words
 
 
+@words_alone
 def test_seeds_are_averaged_and_the_page_says_so(tmp_path):
     settings = write_study(tmp_path, seeds=(0, 1), extras=False)
     reader = Reader(page(tmp_path, settings))
@@ -228,6 +230,7 @@ def test_every_budget_has_its_own_tables_the_largest_first(budgets):
     assert reader.elements.count(("div", {"data-budget": "25"})) == 2
 
 
+@words_alone
 def test_the_rate_of_each_run_is_told_where_several_were_tried(tmp_path):
     settings = write_study(tmp_path, percents=(10, 100), seeds=(0, 1), extras=False)
     arm = next(iter(settings["arms"]))
@@ -275,12 +278,14 @@ def test_a_label_equivalence_is_a_percent_or_a_bound(row, text):
     assert (cell.note == "none") == (text == "-")
 
 
+@words_alone
 def test_one_budget_has_no_buttons_and_no_curves_but_the_reason(tmp_path):
     reader = Reader(page(tmp_path, write_study(tmp_path, extras=False)))
     assert "one label budget: a learning curve needs at least two percents" in reader.text
     assert not [1 for tag, attributes in reader.elements if tag == "button" and "data-budget-choice" in attributes]
 
 
+@words_alone
 def test_a_study_without_all_the_labels_shows_its_largest_budget(tmp_path):
     settings = write_study(tmp_path, percents=(10, 50), extras=False)
     reader = Reader(page(tmp_path, settings))
@@ -291,6 +296,7 @@ def test_a_study_without_all_the_labels_shows_its_largest_budget(tmp_path):
     assert "Test cases, 50 % of the training cases as labels." in reader.text
 
 
+@words_alone
 @pytest.mark.parametrize(
     ("source", "published", "shown"), [("kits23", True, True), ("kits23", False, False), ("phantom", True, False)]
 )
@@ -305,12 +311,14 @@ def test_the_thesis_figures_stand_beside_a_published_run_on_kits23_alone(tmp_pat
     assert "published" not in " ".join(reader.tables)
 
 
+@words_alone
 @pytest.mark.parametrize(("cases", "few"), [(6, True), (29, True), (30, False)])
 def test_under_30_test_cases_the_page_says_that_they_are_too_few(tmp_path, cases, few):
     text = Reader(page(tmp_path, write_study(tmp_path, test_cases=cases, extras=False))).text
     assert ("too few to say which arm is better" in text) == few
 
 
+@words_alone
 @pytest.mark.parametrize("source", ["phantom", "kits23", "directory", "msd", "table"])
 def test_the_page_is_no_medical_device_and_only_a_phantom_ranks_nothing(tmp_path, source):
     text = Reader(page(tmp_path, write_study(tmp_path, source=source, extras=False))).text
@@ -345,6 +353,7 @@ def test_odd_studies_make_a_whole_page(tmp_path, change):
     assert not {"nan", "None", "NaN", "inf"} & set(reader.text.replace(",", " ").split())
 
 
+@words_alone
 def test_what_is_missing_is_a_dash_with_its_reason(tmp_path):
     settings = write_study(tmp_path, classes=("tumor", "kidney"), extras=False)
     text = page(tmp_path, settings)
@@ -354,6 +363,7 @@ def test_what_is_missing_is_a_dash_with_its_reason(tmp_path):
     assert "not on this machine" in Reader(text).table("Cost")["finetune Rotation, 100 %, seed 0"]["wall seconds"]
 
 
+@words_alone
 def test_without_the_arrays_the_page_says_that_they_are_not_here(tmp_path):
     settings = write_study(tmp_path, extras=False)
     for path in (tmp_path / "data").rglob("*.*"):
@@ -560,6 +570,7 @@ def test_outlines_lie_on_the_edge_of_each_structure():
     assert isinstance(grey(np.zeros((8, 8)), side=64), Image.Image)
 
 
+@words_alone
 def test_intervals_stand_beside_the_figure_where_the_summary_has_them(tmp_path):
     settings = write_study(tmp_path, extras=False)
     path = tmp_path / "metrics/summary.json"

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from markupsafe import Markup
 from test_page import Reader, page
 
 from kidney_ssl.jsonfile import write_json
@@ -25,13 +24,8 @@ ROOT = Path(__file__).parents[3]
 CLASS_WORD = re.compile(r"(?<![\w./-])(?:kidney|tumor)s?\b", re.IGNORECASE)
 ARMS = ("random", "imagenet", *METHODS, "supervised", "unsupervised")
 ROW = {"point": 0.62, "low": 0.5, "high": 0.71, "strength": 0.1, "reason": None}
+pytestmark = pytest.mark.usefixtures("no_charts")  # words alone are looked at here
 NONE = {"point": None, "low": None, "high": None, "strength": None, "reason": "the same in every training slice"}
-
-
-@pytest.fixture(autouse=True)
-def no_charts(monkeypatch):
-    """Words alone are looked at here; charts take half of a page's time."""
-    monkeypatch.setattr("kidney_ssl.report.charts._svg", lambda *_: Markup(""))
 
 
 @pytest.fixture
