@@ -59,9 +59,9 @@ def test_comparisons_follow_from_the_stored_predictions_with_other_draws_too():
     drawn = [
         resample(
             ArmPredictions.of_slices(
-                ["imagenet", "random"],
+                list(SETTINGS.arms),  # all of them: the spread over seeds is pooled over arms
                 rows,
-                np.array([of_runs(rows, arm, 100) for arm in ("imagenet", "random")]),
+                np.array([of_runs(rows, arm, 100) for arm in SETTINGS.arms]),
             ),
             count=2000,
             seed=99 + fold,
@@ -93,6 +93,20 @@ def cells(low: float | None, middle: float, high: float | None, sign: str = "") 
     return f"{middle:{sign}.2f} ({low:{sign}.2f} to {high:{sign}.2f})"
 
 
+def expected_contrasts() -> list[str]:
+    """Rows of the page's second table: each task that starts from random weights against these, by its own interval."""
+    found = {
+        (row["percent"], row["arm"]): cells(row["low"], row["point"], row["high"], "+")
+        for row in FOUND["differences"]
+        if (row["family"], row["metric"], row["against"]) == ("contrasts", SETTINGS.analysis.primary, "random")
+    }
+    plan = SETTINGS.analysis
+    arms = [arm for arm, against in plan.contrasts if against == "random" and arm != plan.baseline]
+    percents = sorted(SETTINGS.runs, reverse=True)
+    rows = [[spoken(arm_name(arm), CLASSES), *(found[percent, arm] for percent in percents)] for arm in arms]
+    return ["| " + " | ".join(row) + " |" for row in rows]
+
+
 def expected_table() -> list[str]:
     """Rows of the page's table: the primary metric and its difference from the baseline at each budget."""
     differences = {
@@ -115,7 +129,7 @@ def expected_table() -> list[str]:
 
 def test_the_page_has_the_numbers_of_the_results():
     shown = [re.sub(r"\s+", " ", line) for line in PAGE.splitlines()]
-    for line in expected_table():
+    for line in expected_table() + expected_contrasts():
         assert line in shown
 
 
