@@ -133,5 +133,16 @@ def test_the_page_has_the_numbers_of_the_results():
         assert line in shown
 
 
+def test_the_page_has_the_shortcut_baseline_and_the_baseline_arm_by_fold():
+    words = " ".join(PAGE.split())
+    files = [RESULTS / f"fold-{fold}/shortcut.json" for fold in range(SETTINGS.data.folds)]
+    shortcut = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    for metric in ("auroc", "auroc_against_kidney"):
+        *first, last = (f"{one[metric]['all']['point']:.2f}" for one in shortcut)
+        assert f"{', '.join(first)} and {last}" in words
+        values = FOUND["figures"][metric][SETTINGS.analysis.baseline]["values"]
+        assert ", ".join(f"{value:.2f}" for value in values) in words
+
+
 def test_the_pages_plot_is_that_of_the_results():
     assert (ROOT / "docs/images/lits_folds.svg").read_bytes() == (RESULTS / "folds-100.svg").read_bytes()
