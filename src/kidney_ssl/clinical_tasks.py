@@ -189,7 +189,7 @@ def _labelled(rows: pd.DataFrame, labels: Mapping[str, int | None]) -> pd.DataFr
     if absent := sorted(set(rows["case"]) - set(labels)):
         listed = ", ".join(absent[:3]) + (f" and {len(absent) - 3} more" if len(absent) > 3 else "")
         raise InputError(f"clinical labels: no entry of {listed}: name the file of this data set, --labels FILE")
-    return rows.assign(label=[float("nan") if labels[case] is None else labels[case] for case in rows["case"]])
+    return rows.assign(label=pd.Series([labels[case] for case in rows["case"]], rows.index, dtype=float))
 
 
 def _counts(rows: pd.DataFrame, task: Task) -> dict[str, int]:

@@ -120,8 +120,9 @@ def _run(root: Path, run: "Run", metrics: Mapping[str, Any] | None, out: Path, *
     with _events(out / run.budget) as events:
         if len(rates) == 1:
             _add_curves(events, table)
+        whole: Any = metrics
         for name, path in FIGURES.items() if metrics else ():
-            _add(events, f"final/{name}", reduce(getitem, path, metrics), epoch)
+            _add(events, f"final/{name}", reduce(getitem, path, whole), epoch)
         if shown:
             explained = root / f"report/explain/{run.arm}"
             _add_pictures(events, explained, "grad_cam", epoch)

@@ -89,7 +89,7 @@ def _frames(path: Path, header: FileDataset, most_voxels: int) -> Iterator[Datas
         raise InputError(f"{path}: {count} frames of {rows} x {columns} are more than any CT has")
     if (header.SamplesPerPixel, header.BitsAllocated) != (1, 8 * BYTES):
         raise InputError(f"{path}: its frames are no grey images of {8 * BYTES} bits")
-    (shared,), per_frame = header[SHARED], header[PER_FRAME].value
+    (shared,), per_frame = header[SHARED].value, header[PER_FRAME].value
     if len(per_frame) != count:
         raise InputError(f"{path}: {count} frames, but geometry of {len(per_frame)}; export it again")
     stacks = {_item(one, shared, "FrameContentSequence").get("StackID") for one in per_frame}
