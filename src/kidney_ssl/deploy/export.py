@@ -105,7 +105,7 @@ def run_folder(settings: Params, arm: str, percent: int, seed: int) -> Path:
     if key is not None and study.store.has(key, (TRAINED, "predictions.csv", "cases.csv")):
         return study.store.path(key)
     raise InputError(
-        f"the network of {arm} at {percent} % with seed {seed} is not there: run `make repro` with "
+        f"the network of {arm} at {percent} % with seed {seed} is not there: run `dvc repro` with "
         "finetune.keep: all, or export the explained run (no --percent, no --seed)"
     )
 
