@@ -1,6 +1,6 @@
 """Damaged and hostile files of each kind: one line, or what an independent reader finds in them, in little memory.
 
-2,400 of them, in some 20 minutes: `HYPOTHESIS_PROFILE=fuzz pytest tests/unit/deploy/test_fuzz.py`.
+2,400 of them, in some 25 minutes: `HYPOTHESIS_PROFILE=fuzz pytest tests/unit/deploy/test_fuzz.py`.
 """
 
 import functools
