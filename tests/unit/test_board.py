@@ -1,5 +1,6 @@
 """TensorBoard's own reader finds in the event files of `kidney-ssl board` what the study's files hold."""
 
+import importlib
 import io
 import json
 import socket
@@ -20,6 +21,7 @@ event_accumulator = pytest.importorskip(
     "tensorboard.backend.event_processing.event_accumulator",
     reason="tensorboard is optional: pip install 'kidney-ssl[tensorboard]'",
 )
+event_files = importlib.import_module("kidney_ssl.event_files")  # needs the package
 HOST = "a-machine-of-this-test"
 Scalars = dict[tuple[str, int], float]
 
@@ -41,7 +43,7 @@ def shown(study, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("events")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(socket, "gethostname", lambda: HOST)
-        written, lacking = board.write_board(*study, out)
+        written, lacking = event_files.write_board(*study, out)
     assert (written, lacking) == (2 + 2 * 2 + 2 + 2, [])  # seeds, runs, rates, budgets
     return out
 
@@ -137,7 +139,7 @@ def test_pictures_are_those_of_the_report(study, shown: Path) -> None:
 
 def test_files_tell_neither_host_nor_when_an_epoch_was(shown: Path) -> None:
     files = [path for path in shown.rglob("*") if path.is_file()]
-    assert {path.name for path in files} == {board.FILE}
+    assert {path.name for path in files} == {event_files.FILE}
     assert not [path for path in files if HOST.encode() in path.read_bytes()]
     events = read(shown / "finetune/rotation/100-0")
     assert {one.wall_time for tag in events.Tags()["scalars"] for one in events.Scalars(tag)} == {0}
@@ -146,13 +148,13 @@ def test_files_tell_neither_host_nor_when_an_epoch_was(shown: Path) -> None:
 def test_a_second_call_replaces_what_the_first_wrote_and_nothing_else(study, tmp_path: Path) -> None:
     root, params = study
     foreign = tmp_path / "pretrain/rotation/events.out.tfevents.1.host.2.0"
-    for path in (foreign, tmp_path / "finetune/removed/100-0" / board.FILE):
+    for path in (foreign, tmp_path / "finetune/removed/100-0" / event_files.FILE):
         path.parent.mkdir(parents=True)
         path.write_bytes(b"before")
     one = params | {"pretrain": {"methods": {}}, "arms": {"later": {}, "random": {}}}
     for _ in range(2):
-        assert board.write_board(root, one, tmp_path) == (3, ["finetune later"])
-    assert {path.parent.name for path in tmp_path.rglob(board.FILE)} == {"25-0", "100-0", "budgets"}
+        assert event_files.write_board(root, one, tmp_path) == (3, ["finetune later"])
+    assert {path.parent.name for path in tmp_path.rglob(event_files.FILE)} == {"25-0", "100-0", "budgets"}
     assert foreign.read_bytes() == b"before"
 
 

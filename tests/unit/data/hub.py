@@ -21,6 +21,11 @@ from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import pytest
+from huggingface_hub import close_session, constants
+
+from kidney_ssl.data import fetch
+
 DATASET = "owner/imaging"
 MODEL = "owner/model"
 LABELS = "owner/labels"
@@ -274,3 +279,17 @@ def running(images: dict[str, bytes], labels: dict[str, bytes]) -> Iterator[Hub]
             server.shutdown()
             server.server_close()
             thread.join()
+
+
+@contextmanager
+def asked(monkeypatch: pytest.MonkeyPatch, images: dict[str, bytes], labels: dict[str, bytes]) -> Iterator[Hub]:
+    """`running`, for a client that has a token, and tries again twice and at once."""
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(fetch, "FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(fetch, "RETRIES", 2)
+    close_session()
+    with running(images, labels) as served:
+        yield served
+        close_session()

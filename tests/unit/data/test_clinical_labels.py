@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from huggingface_hub import close_session, constants
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kidney_ssl.data import fetch
 from kidney_ssl.data.clinical_labels import TASKS, fetch_labels, parse_labels, read_labels
 from kidney_ssl.errors import InputError
-from tests.unit.data.hub import LABELS, LABELS_COMMIT, Fault, Hub, running
+from tests.unit.data.hub import LABELS, LABELS_COMMIT, Fault, Hub, asked
 
 # Values as in KiTS23's own file: chromophobe tumors have no grade, and of case_00550 nothing is known.
 ENTRIES = [
@@ -123,15 +121,8 @@ def test_a_label_is_what_the_rule_says_or_there_is_none_of_any_case(values: list
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    monkeypatch.setenv("HF_TOKEN", "hf_secret")
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(fetch, "FIRST_WAIT_S", 0.01)
-    monkeypatch.setattr(fetch, "RETRIES", 2)
-    close_session()
-    with running({}, {"kits23.json": CONTENT}) as served:
+    with asked(monkeypatch, {}, {"kits23.json": CONTENT}) as served:
         yield served
-        close_session()
     assert not [request for request in served.forgotten + served.requests if "authorization" in request.headers]
 
 

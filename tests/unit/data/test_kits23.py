@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from kidney_ssl.data import fetch, kits23, kits23_store, phantom_store
 from kidney_ssl.data.manifest import Row
 from kidney_ssl.errors import InputError
-from tests.unit.data.hub import DATASET, IMAGING_COMMIT, LABELS, LABELS_COMMIT, Fault, Hub, running
+from tests.unit.data.hub import DATASET, IMAGING_COMMIT, LABELS, LABELS_COMMIT, Fault, Hub, asked, running
 
 SHARED = Path(__file__).parents[3].parent / "shared" / "kits23" / "labels"
 CASES = ["case_00038", "case_00061", "case_00546"]  # 32, 29 and 30 slices
@@ -56,15 +56,8 @@ def published() -> dict[str, dict[str, bytes]]:
 
 @pytest.fixture
 def hub(published: dict[str, dict[str, bytes]], monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    monkeypatch.setenv("HF_TOKEN", "hf_secret")
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(fetch, "FIRST_WAIT_S", 0.01)
-    monkeypatch.setattr(fetch, "RETRIES", 2)
-    close_session()
-    with running(dict(published["images"]), dict(published["labels"])) as served:
+    with asked(monkeypatch, dict(published["images"]), dict(published["labels"])) as served:
         yield served
-        close_session()
     # Whatever happened: nothing was asked for but these files, and the token went to the hub alone.
     for request in served.forgotten + served.requests:
         assert ("hf_secret" in request.headers.get("authorization", "")) == (request.server == "hub"), request

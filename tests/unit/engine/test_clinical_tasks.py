@@ -25,6 +25,7 @@ from kidney_ssl.models.weights import load_encoder, random_weights, save_weights
 from kidney_ssl.yamlfile import dump_yaml, read_yaml
 from tests.shallow_networks import shallow
 from tests.unit.data.hub import LABELS, LABELS_COMMIT, running
+from tests.unit.engine.toy_study import forget_but_the_last_batch
 
 ROOT = Path(__file__).parents[3]
 RESULTS = Path("metrics/clinical.json")
@@ -178,11 +179,7 @@ def test_features_of_a_case_are_the_mean_of_its_tumor_slices(made, fabric):
         data[name] = Slices(Part(images, frame), device=fabric.device)
     model = classifier("resnet18", 5)
     load_encoder(model, start)
-    # One batch, so that its own statistics are the re-estimated ones, but for the unbiased variance.
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.reset_running_stats()
-            module.momentum = 1.0
+    forget_but_the_last_batch(model)
     maps = {}
     model.layer4.register_forward_hook(lambda *given: maps.update(last=given[2]))
     with torch.no_grad():

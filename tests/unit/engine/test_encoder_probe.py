@@ -13,7 +13,7 @@ from kidney_ssl.engine.batches import Slices
 from kidney_ssl.metrics.probes import probe_probabilities
 from kidney_ssl.models.resnet import classifier
 from kidney_ssl.models.weights import load_encoder
-from tests.unit.engine.toy_study import toy_part
+from tests.unit.engine.toy_study import forget_but_the_last_batch, toy_part
 
 
 @pytest.fixture
@@ -42,11 +42,7 @@ def test_features_are_the_pooled_maps_of_the_encoder_with_the_statistics_of_clea
     model = classifier("resnet18", 5)
     load_encoder(model, start)
     images = torch.from_numpy(larger["train"].images[rows]).float()[:, None]
-    # One batch, so that its own statistics are the re-estimated ones, but for the unbiased variance.
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.reset_running_stats()
-            module.momentum = 1.0
+    forget_but_the_last_batch(model)
     maps = {}
     model.layer4.register_forward_hook(lambda *found: maps.update(last=found[2]))
     with torch.no_grad():

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+import torch
 
 from kidney_ssl.engine.batches import Part
 
@@ -29,3 +30,11 @@ def toy_part(count, first_case, *, seed=0, size=32, labels=None):
         }
     )
     return Part(images.astype(np.float16), frame, masks)
+
+
+def forget_but_the_last_batch(model: torch.nn.Module) -> None:
+    """Let batch-norm statistics be the last batch's: of a single one, re-estimated ones but for the unbiased variance."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.reset_running_stats()
+            module.momentum = 1.0
