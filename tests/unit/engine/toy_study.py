@@ -33,7 +33,7 @@ def toy_part(count, first_case, *, seed=0, size=32, labels=None):
 
 
 def forget_but_the_last_batch(model: torch.nn.Module) -> None:
-    """Let batch-norm statistics be the last batch's: of a single one, re-estimated ones but for the unbiased variance."""
+    """Let batch-norm statistics be the last batch's: of a single one, the re-estimated but for unbiased variance."""
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.reset_running_stats()
